@@ -1,0 +1,155 @@
+"""What can be set about a training; the meaning, unit and rule of each key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.errors import check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """Weights of the motion family's losses; 0 leaves a term (and what only it needs) out."""
+
+    perceptual: tuple[float, ...] = (10.0, 10.0, 10.0, 10.0, 10.0)
+    """One weight per feature level of the backbone, at every scale of the pyramid."""
+    pixel: float = 0.0
+    """Mean absolute difference of the frames, in [0, 1]."""
+    generator_gan: float = 0.0
+    """0 skips the discriminator's phase entirely, as published for VoxCeleb."""
+    discriminator_gan: float = 1.0
+    feature_matching: tuple[float, ...] = (10.0, 10.0, 10.0, 10.0)
+    equivariance_value: float = 10.0
+    equivariance_jacobian: float = 10.0
+
+    def __post_init__(self) -> None:
+        weights = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        check(
+            *(
+                (min(w if isinstance(w, tuple) else (w,), default=0.0) >= 0, key, w, "be 0 or more")
+                for key, w in weights.items()
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformConfig:
+    """The random warp of the equivariance losses: affine plus thin-plate spline."""
+
+    sigma_affine: float = 0.05
+    sigma_tps: float = 0.005
+    points_tps: int = 5
+
+    def __post_init__(self) -> None:
+        check(
+            (self.sigma_affine >= 0, "sigma_affine", self.sigma_affine, "be 0 or more"),
+            (self.sigma_tps >= 0, "sigma_tps", self.sigma_tps, "be 0 or more"),
+            (self.points_tps >= 2, "points_tps", self.points_tps, "be 2 or more"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training. Sizes are counts of samples (pairs of frames) unless the name says otherwise."""
+
+    seed: int = 0
+    batch_size: int = 32
+    """Global: over all workers."""
+    max_steps: int = 100_000
+    num_workers: int | None = None
+    """Processes; null: one per GPU, or 1 without a GPU."""
+    num_threads: int | None = None
+    """Of each worker's CPU computation; null: the CPUs divided by the workers."""
+    use_gpu: bool | None = None
+    """null: when there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = True
+    """Reduce gradients in rank order, so that any number of workers resumes bit for bit."""
+    num_repeats: int = 1
+    """How often an epoch visits each clip (or identity)."""
+    id_sampling: bool = False
+    """An epoch visits identities, and draws one of the identity's clips each time."""
+    flip_horizontal: bool = True
+    flip_time: bool = True
+    lr_generator: float = 2e-4
+    lr_keypoint_detector: float = 2e-4
+    lr_discriminator: float = 2e-4
+    adam_betas: tuple[float, float] = (0.5, 0.999)
+    milestones: tuple[int, ...] = ()
+    """Steps at which every learning rate is multiplied by ``gamma``."""
+    gamma: float = 0.1
+    max_grad_norm: float | None = None
+    """Gradients of a phase are scaled down to this norm; null: never."""
+    ema_decay: float = 0.999
+    """Of the exponential moving average that is evaluated and registered; 0: none."""
+    perceptual_backbone: Literal["effnet-lite0", "vgg19"] = "effnet-lite0"
+    perceptual_weights: str | None = None
+    """Path of torchvision's VGG-19 file; null: the project's weights folder."""
+    perceptual_scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    losses: LossConfig = field(default_factory=LossConfig)
+    transform: TransformConfig = field(default_factory=TransformConfig)
+    log_every_steps: int = 10
+    checkpoint_every_steps: int = 1_000
+    keep_last: int = 3
+    """Checkpoints kept beside the best one and the final one."""
+    validate_every_steps: int = 1_000
+    """0: never; then the last checkpoint counts as the best."""
+    num_validation_pairs: int = 64
+    early_stop_patience: int | None = None
+    """Validations without a better L1 after which the training ends with a final checkpoint; null: never."""
+    picture_every_steps: int = 1_000
+    """0: none."""
+    max_failures: int = 3
+    """How often lost workers are replaced before the training gives up; -1: always."""
+    init_from: str | None = None
+    """Fine-tune from ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a checkpoint's folder; null: from scratch."""
+    feed_threads: int = 2
+    """Decoding threads of each worker."""
+    prefetch_batches: int = 4
+
+    def __post_init__(self) -> None:
+        at_least_one = ("batch_size", "max_steps", "num_repeats", "log_every_steps", "checkpoint_every_steps")
+        at_least_one += ("keep_last", "num_validation_pairs", "feed_threads", "prefetch_batches")
+        not_negative = ("validate_every_steps", "picture_every_steps", "ema_decay")
+        rates = ("lr_generator", "lr_keypoint_detector", "lr_discriminator", "gamma")
+        workers = self.num_workers or 1
+        check(
+            *((getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more") for key in at_least_one),
+            *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
+            *((getattr(self, key) > 0, key, getattr(self, key), "be above 0") for key in rates),
+            (self.num_workers is None or workers >= 1, "num_workers", self.num_workers, "be 1 or more, or null"),
+            (self.num_threads is None or self.num_threads >= 1, "num_threads", self.num_threads, "be 1 or more, or null"),
+            (
+                self.batch_size % max(workers, 1) == 0,
+                "batch_size",
+                self.batch_size,
+                f"be divisible by num_workers ({workers})",
+            ),
+            (self.ema_decay < 1, "ema_decay", self.ema_decay, "be below 1"),
+            (
+                self.max_grad_norm is None or self.max_grad_norm > 0,
+                "max_grad_norm",
+                self.max_grad_norm,
+                "be above 0, or null",
+            ),
+            (self.max_failures >= -1, "max_failures", self.max_failures, "be -1 or more"),
+            (
+                all(0 < scale <= 1 for scale in self.perceptual_scales),
+                "perceptual_scales",
+                self.perceptual_scales,
+                "each lie in (0, 1]",
+            ),
+            (
+                len(self.adam_betas) == 2 and all(0 <= beta < 1 for beta in self.adam_betas),
+                "adam_betas",
+                self.adam_betas,
+                "be two numbers in [0, 1)",
+            ),
+            (
+                self.early_stop_patience is None or self.early_stop_patience >= 1,
+                "early_stop_patience",
+                self.early_stop_patience,
+                "be 1 or more, or null",
+            ),
+        )
