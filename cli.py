@@ -1,0 +1,284 @@
+"""The command line: parse, call one function of pipelines, print. Heavy imports are made inside the commands."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+try:
+    import typer
+except ModuleNotFoundError:  # a Python other than the project's
+    sys.exit(f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion.")
+
+from models.errors import EnvironmentProblem, InkmotionError, must
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error that the user can mend; None for a fault of ours."""
+    if isinstance(error, InkmotionError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return must("The disk", "have room", f"'{error.strerror}' at {error.filename}", "Free some: inkmotion clean")
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return must(str(error.filename), "be writable and readable", str(error.strerror), "Check the permissions")
+    return None
+
+
+class Commands(typer.core.TyperGroup):
+    """Turns errors into one line and an exit code: 1 for what went wrong, 2 for usage, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("Stopped. Run the same command again to go on where it was.", err=True)
+            raise typer.Exit(130) from None
+        except (InkmotionError, OSError) as error:
+            line = explain(error)
+            if line is None or ctx.params.get("debug"):
+                raise
+            typer.echo(f"Error: {line}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    name="inkmotion",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train and use image-animation GANs: from raw media to a registered model that runs anywhere.",
+    epilog="Start with `inkmotion run` (all of it on the sample media) or `inkmotion doctor`.",
+)
+tracking = typer.Typer(no_args_is_help=True, help="What a training recorded, and its way to MLflow.")
+registry = typer.Typer(no_args_is_help=True, help="Model versions.")
+app.add_typer(tracking, name="tracking", rich_help_panel="Models and runs")
+app.add_typer(registry, name="registry", rich_help_panel="Models and runs")
+
+DATASET = typer.Argument(help="A name in `datasets` of params.yaml.", metavar="DATASET")
+EXPERIMENT = typer.Argument(help="A name in `experiments` of params.yaml.", metavar="EXPERIMENT")
+VERSION = typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.", metavar="MODEL")
+STAGES, MODELS, MACHINE = "Stages", "Models and runs", "This machine"
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
+) -> None:
+    """Set up logging; the options come before the command."""
+    del debug  # read by Commands.invoke
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for package in ("models", "training", "preprocessing", "pipelines"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def settings() -> tuple[Any, Any]:
+    """The checked params and the project's paths."""
+    from pipelines.params import load
+    from pipelines.stage import Paths
+
+    paths = Paths()
+    return load(paths.root / "params.yaml"), paths
+
+
+def show(report: Any) -> None:
+    """Print a report's plain values, a line each."""
+    from pipelines.stage import as_json
+
+    for key, value in as_json(report).items():
+        if not isinstance(value, dict | list):
+            typer.echo(f"{key}: {value}")
+
+
+@app.command(rich_help_panel=STAGES)
+def run(
+    targets: Annotated[list[str] | None, typer.Argument(help="DVC stages, as train@fomm-faces; none: all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, memory and disk; run nothing.")] = False,
+) -> None:
+    """Run the whole graph (`dvc repro`) with one Ray head that all stages join.
+
+    Examples: `inkmotion run`, `inkmotion run evaluate@fomm-faces`, `inkmotion run --dry-run`
+    """
+    if dry_run:
+        from pipelines.estimate import describe, run as estimate
+
+        params, paths = settings()
+        typer.echo(describe(estimate(params, paths)))
+        return
+    from pipelines.everything import run as run_everything
+
+    _, paths = settings()
+    result = run_everything(paths, targets=tuple(targets or ()))
+    for line in result.lines:
+        typer.echo(line)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(rich_help_panel=STAGES)
+def download(name: Annotated[str, DATASET]) -> None:
+    """Take a data set's media in: checked, one ledger row for each item. Example: `inkmotion download faces`"""
+    from pipelines.download import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
+def cut(name: Annotated[str, DATASET]) -> None:
+    """Cut a data set's media into clips (a film into stills), split them. Example: `inkmotion cut faces`"""
+    params, paths = settings()
+    if params.dataset(name).makes == "stills":
+        from pipelines.frames import run as stills
+
+        return show(stills(name, params, paths))
+    from pipelines.crop import run as clips
+
+    return show(clips(name, params, paths))
+
+
+@app.command(rich_help_panel=STAGES)
+def shard(name: Annotated[str, DATASET]) -> None:
+    """Decode clips into Parquet shards for training. Example: `inkmotion shard faces`"""
+    from pipelines.shard import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
+def train(
+    name: Annotated[str, EXPERIMENT],
+    resume: Annotated[str | None, typer.Option(help="Go on with this run (a folder's name in runs/).")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew although an unfinished run is there.")] = False,
+    backend: Annotated[str, typer.Option(help="ray, or local: plain torch in this process (or under torchrun).")] = "ray",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and an estimate only.")] = False,
+) -> None:
+    """Train an experiment; a run that was stopped or killed goes on by itself.
+
+    Examples: `inkmotion train fomm-faces`, `inkmotion train fomm-faces --backend local`
+    """
+    params, paths = settings()
+    if dry_run:
+        from pipelines.estimate import describe, run as estimate
+        from pipelines.stage import as_json
+
+        import json
+
+        typer.echo(json.dumps(as_json(params.experiment(name)), indent=2))
+        typer.echo(describe(estimate(params, paths, only=name)))
+        return
+    if backend not in ("ray", "local"):
+        raise typer.BadParameter(f"must be ray or local; got {backend}.", param_hint="--backend")
+    from pipelines.train import run as stage
+
+    show(stage(name, params, paths, backend=backend, resume=resume, fresh=fresh))  # type: ignore[arg-type]
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
+    """Reconstruct the test split: L1 beside copy-source, and pictures. Example: `inkmotion evaluate fomm-faces`"""
+    from pipelines.evaluate import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
+def register(name: Annotated[str, EXPERIMENT]) -> None:
+    """Export to ONNX and register a model version as `candidate`. Example: `inkmotion register fomm-faces`"""
+    from pipelines.register import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
+def report() -> None:
+    """Make reports/index.html: one self-contained page of everything that ran."""
+    from pipelines.report import run as stage
+
+    params, paths = settings()
+    typer.echo(stage(params, paths))
+
+
+@app.command(rich_help_panel=MODELS)
+def promote(name: Annotated[str, typer.Argument(help="A registered model's name.", metavar="NAME")]) -> None:
+    """Let `champion` follow `candidate`, if its metric is better on the same data. Example: `inkmotion promote fomm-faces`"""
+    from pipelines.registry import promote as decide
+
+    typer.echo(decide(name, *settings()).sentence)
+
+
+@app.command(rich_help_panel=MODELS)
+def lineage(uri: Annotated[str, VERSION]) -> None:
+    """What made a model version: code, data, settings, metrics. Example: `inkmotion lineage models:/fomm-faces@champion`"""
+    import json
+
+    from pipelines.registry import lineage as trace
+
+    typer.echo(json.dumps(trace(uri, *settings()), indent=2))
+
+
+@app.command(rich_help_panel=MACHINE)
+def doctor() -> None:
+    """Say what this machine has, what is missing for which stage, and the command that mends it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.doctor import run as look
+    from pipelines.stage import Paths
+
+    table = Table("", "what", "found", "concerns", "mend with", box=None)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+    findings = look(Paths())
+    for row in findings:
+        concerns = "" if row.state == "ok" else row.stages
+        table.add_row(marks[row.state], row.what, row.detail, concerns, row.mend)
+    Console().print(table)
+    raise typer.Exit(1 if any(row.state == "missing" for row in findings) else 0)
+
+
+@app.command(rich_help_panel=MACHINE)
+def clean(
+    runs: Annotated[bool, typer.Option("--runs", help="Also checkpoints of trainings.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Also DVC's cache.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="Also the local MLflow store with its registered models.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove what the pipeline can make again. Examples: `inkmotion clean`, `inkmotion clean --runs --cache -y`"""
+    from pipelines import clean as cleaning
+    from pipelines.stage import Paths
+
+    wanted = [("outputs", True), ("runs", runs), ("cache", cache), ("store", store)]
+    places = cleaning.find(Paths(), tuple(what for what, on in wanted if on))  # type: ignore[misc]
+    if not places:
+        typer.echo("Nothing to remove.")
+        return
+    for place in places:
+        typer.echo(f"{place.num_bytes / 1e6:10.1f} MB  {place.path}: {place.means}")
+    if yes or typer.confirm("Remove these?"):
+        cleaning.remove(places)
+        typer.echo(f"Removed {sum(place.num_bytes for place in places) / 1e6:.1f} MB.")
+
+
+@app.command("models", rich_help_panel=MODELS)
+def list_models() -> None:
+    """List the presets that an experiment can name."""
+    from models.catalog import MODELS as presets
+
+    for name, spec in presets.items():
+        typer.echo(f"{name:16} {spec.summary}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

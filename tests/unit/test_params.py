@@ -1,0 +1,145 @@
+"""params.yaml: read, merged, refused with every error at once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from models import errors
+from models.motion.config import MotionConfig
+from pipelines import params
+from preprocessing.config import DatasetConfig
+from training.config import LossConfig, TrainConfig, TransformConfig
+
+
+@pytest.fixture
+def raw(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def test_the_projects_own_file_is_valid_in_both_profiles(raw: dict[str, Any]) -> None:
+    sample = params.parse(raw)
+    paper = params.parse({**raw, "profile": "paper"})
+    assert sample.experiment("fomm-faces").model.size_px == 64
+    assert paper.experiment("fomm-faces").model == MotionConfig()
+    assert paper.dataset("faces") == dataclasses.replace(
+        DatasetConfig(kind="faces", source="media/voxceleb", num_stills=718),
+        split="time",
+        identity_pattern=sample.dataset("faces").identity_pattern,
+        unseen=("man",),
+    )
+
+
+def test_precedence_preset_profile_experiment(raw: dict[str, Any]) -> None:
+    raw["profiles"]["sample"]["train"]["seed"] = None
+    assert params.parse(raw).experiment("fomm-faces").train.seed == TrainConfig().seed
+    raw["profiles"]["sample"]["train"]["seed"] = 5
+    raw["experiments"]["fomm-faces"]["seed"] = None
+    assert params.parse(raw).experiment("fomm-faces").train.seed == 5
+    raw["experiments"]["fomm-faces"]["seed"] = 7
+    raw["experiments"]["fomm-faces"]["losses"]["pixel"] = 3
+    train = params.parse(raw).experiment("fomm-faces").train
+    assert (train.seed, train.losses.pixel) == (7, 3)
+    assert train.losses.equivariance_value == LossConfig().equivariance_value
+
+
+def test_every_error_is_reported_at_once_with_path_value_and_rule(raw: dict[str, Any]) -> None:
+    raw["profiles"]["sample"]["train"]["batch_size"] = "many"
+    raw["profiles"]["sample"]["train"]["max_steps"] = 0
+    raw["experiments"]["fomm-faces"]["bogus"] = 1
+    raw["experiments"]["fomm-faces-seed1"]["preset"] = "fom"
+    raw["datasets"]["faces"]["split"] = "luck"
+    raw["animations"]["rabbit"]["experiment"] = "nobody"
+    raw["surprise"] = {}
+    with pytest.raises(errors.ParamsError) as caught:
+        params.parse(raw)
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {
+        "profiles.sample.train.batch_size",
+        "profiles.sample.train.max_steps",
+        "experiments.fomm-faces.bogus",
+        "experiments.fomm-faces-seed1.preset",
+        "datasets.faces.split",
+        "animations.rabbit.experiment",
+        "surprise",
+    }
+    text = str(caught.value)
+    assert "profiles.sample.train.batch_size must be a whole number; got 'many'." in text
+    assert "datasets.faces.split must be one of identity, source, time; got 'luck'." in text
+
+
+def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> None:
+    def names(cls: Any) -> set[str]:
+        return {entry.name for entry in dataclasses.fields(cls)}
+
+    train, model = names(TrainConfig), names(MotionConfig) - {"size_px"}
+    for name, experiment in raw["experiments"].items():
+        assert set(experiment) == train | {"preset", "dataset", "model"}, name
+        assert set(experiment["model"]) == model, name
+        assert set(experiment["losses"]) == names(LossConfig), name
+        assert set(experiment["transform"]) == names(TransformConfig), name
+    for name, profile in raw["profiles"].items():
+        assert set(profile["train"]) == train, name
+        assert set(profile["model"]) == model, name
+        assert set(profile["sources"]) == set(raw["datasets"]), name
+    for name, dataset in raw["datasets"].items():
+        assert set(dataset) == names(DatasetConfig) | {"watch"}, name
+    for name, animation in raw["animations"].items():
+        assert set(animation) == names(params.AnimationConfig), name
+    for section in ("evaluation", "registration", "tracking", "cluster"):
+        cls = {"evaluation": params.EvaluationConfig, "registration": params.RegistrationConfig}.get(section)
+        cls = cls or {"tracking": params.TrackingConfig, "cluster": params.ClusterConfig}[section]
+        assert set(raw[section]) == names(cls), section
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1, 2", "must be readable YAML"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("profile: dream\nprofiles: {sample: {}}\n", "profile must be one of sample; got 'dream'"),
+        ("profile: !!python/object/apply:os.system ['true']\n", "must be readable YAML"),
+    ],
+)
+def test_a_broken_file_gets_a_line(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(errors.ParamsError, match=says):
+        params.load(path)
+
+
+def test_a_missing_file_and_unknown_names_get_a_line(tmp_path: Path, raw: dict[str, Any]) -> None:
+    with pytest.raises(errors.ParamsError, match="must exist"):
+        params.load(tmp_path / "params.yaml")
+    with pytest.raises(errors.ParamsError, match="known: fomm-faces"):
+        params.parse(raw).experiment("fomm-face")
+
+
+def test_numbers_as_yaml_reads_them(raw: dict[str, Any]) -> None:
+    changed = copy.deepcopy(raw)
+    changed["experiments"]["fomm-faces"]["lr_generator"] = "2e-4"
+    assert params.parse(changed).experiment("fomm-faces").train.lr_generator == 2e-4
+    changed["experiments"]["fomm-faces"]["flip_time"] = 1
+    with pytest.raises(errors.ParamsError, match="flip_time must be true or false; got 1"):
+        params.parse(changed)
+
+
+def all_errors() -> list[type[errors.InkmotionError]]:
+    return [errors.InkmotionError, *errors.InkmotionError.__subclasses__()]
+
+
+@pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.__name__)
+def test_errors_cross_processes(cls: type[errors.InkmotionError]) -> None:
+    problem = errors.Problem("a.b", 3, "be 4")
+    error = cls([problem]) if cls is errors.ParamsError else cls(errors.must("x", "be y", 3, "Do z"))
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is cls
+    assert str(again) == str(error)
+    if cls is not errors.ParamsError:
+        assert str(error) == "x must be y; got 3. Do z."
