@@ -11,9 +11,11 @@ from typing import Annotated, Any
 try:
     import typer
 except ModuleNotFoundError:  # a Python other than the project's
-    sys.exit(f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion.")
+    sys.exit(
+        f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion."
+    )
 
-from models.errors import EnvironmentProblem, InkmotionError, must
+from models.errors import InkmotionError, must
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -109,23 +111,28 @@ def run(
     Examples: `inkmotion run`, `inkmotion run evaluate@fomm-faces`, `inkmotion run --dry-run`
     """
     if dry_run:
-        from pipelines.estimate import describe, run as estimate
+        from pipelines.estimate import describe
+        from pipelines.estimate import run as estimate
 
         params, paths = settings()
         typer.echo(describe(estimate(params, paths)))
         return
     from pipelines.everything import run as run_everything
+    from pipelines.everything import summary
 
     _, paths = settings()
-    result = run_everything(paths, targets=tuple(targets or ()))
-    for line in result.lines:
+    outcome = run_everything(paths, targets=tuple(targets or ()))
+    for line in summary(outcome):
         typer.echo(line)
-    raise typer.Exit(result.exit_code)
+    raise typer.Exit(1 if outcome.exit_code else 0)
 
 
 @app.command(rich_help_panel=STAGES)
 def download(name: Annotated[str, DATASET]) -> None:
-    """Take a data set's media in: checked, one ledger row for each item. Example: `inkmotion download faces`"""
+    """Take a data set's media in: checked, one ledger row for each item.
+
+    Example: `inkmotion download faces`.
+    """
     from pipelines.download import run as stage
 
     show(stage(name, *settings()))
@@ -133,7 +140,10 @@ def download(name: Annotated[str, DATASET]) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def cut(name: Annotated[str, DATASET]) -> None:
-    """Cut a data set's media into clips (a film into stills), split them. Example: `inkmotion cut faces`"""
+    """Cut a data set's media into clips (a film into stills), split them.
+
+    Example: `inkmotion cut faces`.
+    """
     params, paths = settings()
     if params.dataset(name).makes == "stills":
         from pipelines.frames import run as stills
@@ -146,7 +156,10 @@ def cut(name: Annotated[str, DATASET]) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def shard(name: Annotated[str, DATASET]) -> None:
-    """Decode clips into Parquet shards for training. Example: `inkmotion shard faces`"""
+    """Decode clips into Parquet shards for training.
+
+    Example: `inkmotion shard faces`.
+    """
     from pipelines.shard import run as stage
 
     show(stage(name, *settings()))
@@ -157,8 +170,12 @@ def train(
     name: Annotated[str, EXPERIMENT],
     resume: Annotated[str | None, typer.Option(help="Go on with this run (a folder's name in runs/).")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew although an unfinished run is there.")] = False,
-    backend: Annotated[str, typer.Option(help="ray, or local: plain torch in this process (or under torchrun).")] = "ray",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and an estimate only.")] = False,
+    backend: Annotated[
+        str, typer.Option(help="ray, or local: plain torch in this process (or under torchrun).")
+    ] = "ray",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved settings and an estimate only.")
+    ] = False,
 ) -> None:
     """Train an experiment; a run that was stopped or killed goes on by itself.
 
@@ -166,10 +183,11 @@ def train(
     """
     params, paths = settings()
     if dry_run:
-        from pipelines.estimate import describe, run as estimate
-        from pipelines.stage import as_json
-
         import json
+
+        from pipelines.estimate import describe
+        from pipelines.estimate import run as estimate
+        from pipelines.stage import as_json
 
         typer.echo(json.dumps(as_json(params.experiment(name)), indent=2))
         typer.echo(describe(estimate(params, paths, only=name)))
@@ -183,7 +201,10 @@ def train(
 
 @app.command(rich_help_panel=STAGES)
 def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
-    """Reconstruct the test split: L1 beside copy-source, and pictures. Example: `inkmotion evaluate fomm-faces`"""
+    """Reconstruct the test split: L1 beside copy-source, and pictures.
+
+    Example: `inkmotion evaluate fomm-faces`.
+    """
     from pipelines.evaluate import run as stage
 
     show(stage(name, *settings()))
@@ -191,7 +212,10 @@ def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def register(name: Annotated[str, EXPERIMENT]) -> None:
-    """Export to ONNX and register a model version as `candidate`. Example: `inkmotion register fomm-faces`"""
+    """Export to ONNX and register a model version as `candidate`.
+
+    Example: `inkmotion register fomm-faces`.
+    """
     from pipelines.register import run as stage
 
     show(stage(name, *settings()))
@@ -208,7 +232,10 @@ def report() -> None:
 
 @app.command(rich_help_panel=MODELS)
 def promote(name: Annotated[str, typer.Argument(help="A registered model's name.", metavar="NAME")]) -> None:
-    """Let `champion` follow `candidate`, if its metric is better on the same data. Example: `inkmotion promote fomm-faces`"""
+    """Let `champion` follow `candidate`, if its metric is better on the same data.
+
+    Example: `inkmotion promote fomm-faces`.
+    """
     from pipelines.registry import promote as decide
 
     typer.echo(decide(name, *settings()).sentence)
@@ -216,7 +243,10 @@ def promote(name: Annotated[str, typer.Argument(help="A registered model's name.
 
 @app.command(rich_help_panel=MODELS)
 def lineage(uri: Annotated[str, VERSION]) -> None:
-    """What made a model version: code, data, settings, metrics. Example: `inkmotion lineage models:/fomm-faces@champion`"""
+    """What made a model version: code, data, settings, metrics.
+
+    Example: `inkmotion lineage models:/fomm-faces@champion`.
+    """
     import json
 
     from pipelines.registry import lineage as trace
@@ -247,10 +277,15 @@ def doctor() -> None:
 def clean(
     runs: Annotated[bool, typer.Option("--runs", help="Also checkpoints of trainings.")] = False,
     cache: Annotated[bool, typer.Option("--cache", help="Also DVC's cache.")] = False,
-    store: Annotated[bool, typer.Option("--store", help="Also the local MLflow store with its registered models.")] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Also the local MLflow store with its registered models.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove what the pipeline can make again. Examples: `inkmotion clean`, `inkmotion clean --runs --cache -y`"""
+    """Remove what the pipeline can make again.
+
+    Examples: `inkmotion clean`, `inkmotion clean --runs --cache -y`.
+    """
     from pipelines import clean as cleaning
     from pipelines.stage import Paths
 

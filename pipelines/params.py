@@ -1,7 +1,7 @@
 """The only reader of params.yaml: a dict in, frozen and validated configuration out, all errors at once.
 
-Precedence, weakest first: the dataclass' published default or the model's preset, ``profiles.<profile>``, the named entry
-(``datasets.<name>``, ``experiments.<name>``, ``animations.<name>``). A null inherits.
+Precedence, weakest first: the dataclass' published default or the model's preset, ``profiles.<profile>``, the named
+entry (``datasets.<name>``, ``experiments.<name>``, ``animations.<name>``). A null inherits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ Layer = tuple[str, Mapping[str, Any]]
 """Dotted path and content of one section, weakest first in a list of layers."""
 
 PARAMS_FILE = Path("params.yaml")
-SECTIONS = ("profile", "profiles", "datasets", "experiments", "animations", "evaluation", "registration", "tracking", "cluster")
+SECTIONS = (
+    "profile",
+    "profiles",
+    "datasets",
+    "experiments",
+    "animations",
+    "evaluation",
+    "registration",
+    "tracking",
+    "cluster",
+)
 PROFILE_SECTIONS = ("sources", "data", "model", "train")
 
 
@@ -198,7 +208,7 @@ class _Reader:
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
         experiments = self._each("experiments", lambda key: self._experiment(key, f"profiles.{name}", profile))
         animations = self._each("animations", self._animation)
-        tail = {
+        tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
             "registration": self._section(RegistrationConfig, "registration"),
             "tracking": self._section(TrackingConfig, "tracking"),
@@ -307,6 +317,7 @@ def build(cls: type[T], layers: list[Layer], where: str, problems: list[Problem]
         layers: (dotted path, mapping) of every section that may set a key.
         where: path named for keys that nobody set.
         problems: receives each broken rule, with the path of the layer that set the value.
+
     Returns:
         The configuration, or None when ``problems`` grew.
     """

@@ -17,7 +17,7 @@ class DatasetConfig:
     """One data set."""
 
     kind: Kind
-    """What is seen, and so how it is cut: ``faces`` and ``bodies`` by detection, ``cartoons`` whole, ``film`` to stills."""
+    """What is seen and how it is cut: ``faces``, ``bodies`` by detection, ``cartoons`` whole, a ``film`` to stills."""
     source: str
     """A local folder (its media are taken in order of their names)."""
     makes: Literal["clips", "stills"] = "clips"
@@ -53,7 +53,7 @@ class DatasetConfig:
     num_stills: int = 64
     """Film: how many stills to take, evenly over the film."""
     min_difference: float = 6.0
-    """Film: a still that differs less (mean absolute difference of 32 px thumbnails, 0-255) from a kept one is dropped."""
+    """Film: a still that differs less from a kept one (mean difference of 32 px thumbnails, 0-255) is dropped."""
     yield_floor: float = 0.5
     """Share of the source items that must be kept; below it the stage fails."""
     crf: int = 12

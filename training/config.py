@@ -119,7 +119,12 @@ class TrainConfig:
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
             *((getattr(self, key) > 0, key, getattr(self, key), "be above 0") for key in rates),
             (self.num_workers is None or workers >= 1, "num_workers", self.num_workers, "be 1 or more, or null"),
-            (self.num_threads is None or self.num_threads >= 1, "num_threads", self.num_threads, "be 1 or more, or null"),
+            (
+                self.num_threads is None or self.num_threads >= 1,
+                "num_threads",
+                self.num_threads,
+                "be 1 or more, or null",
+            ),
             (
                 self.batch_size % max(workers, 1) == 0,
                 "batch_size",

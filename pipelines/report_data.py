@@ -1,0 +1,156 @@
+"""What the report page reads: the stages' reports, the loss tables, the facts of the machine. Nothing here raises."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.stage import Paths
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("download", "cut", "crop", "frames", "shard", "train", "evaluate", "register", "animate")
+PACKAGES = ("torch", "ray", "mlflow", "dvc", "onnxruntime", "numpy", "opencv-python", "decord2")
+GIT_TIMEOUT_S = 10.0
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """All reports that could be read, and a sentence for each that could not."""
+
+    stages: Mapping[str, Mapping[str, Report]]
+    """Stage -> name -> report."""
+    problems: tuple[str, ...]
+
+    def get(self, stage: str, name: str) -> Report:
+        """One report; empty when the stage has not run."""
+        return self.stages.get(stage, {}).get(name, {})
+
+    def names(self, stage: str, known: Sequence[str] = ()) -> list[str]:
+        """The known names, then those of further reports."""
+        return [*known, *sorted(set(self.stages.get(stage, {})) - set(known))]
+
+
+def read_reports(paths: Paths) -> Reports:
+    """Read ``reports/<stage>/<name>.json`` of every stage."""
+    stages: dict[str, dict[str, Report]] = {}
+    problems: list[str] = []
+    for stage in STAGES:
+        stages[stage] = {}
+        for path in sorted((paths.root / "reports" / stage).glob("*.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if not isinstance(content, dict):
+                    raise ValueError(f"a {type(content).__name__} instead of a mapping")
+                stages[stage][path.stem] = content
+            except (OSError, ValueError) as error:
+                problems.append(f"{path.relative_to(paths.root)} can't be read: {error}")
+    return Reports(stages=stages, problems=tuple(problems))
+
+
+def find(report: Any, *keys: str) -> Any:
+    """The value of the first of ``keys`` that the report holds, at its top or nested in mappings; None without one."""
+    for key in keys:
+        level = [report]
+        while level:
+            mappings = [entry for entry in level if isinstance(entry, Mapping)]
+            for entry in mappings:
+                if entry.get(key) is not None:
+                    return entry[key]
+            level = [value for entry in mappings for value in entry.values()]
+    return None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def size(value: Any) -> int:
+    """How many: a whole number as it is, a collection by its length, anything else 0."""
+    if isinstance(value, Mapping | list | tuple):
+        return len(value)
+    counted = number(value)
+    return int(counted) if counted is not None else 0
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Columns of a loss table as curves, name -> (steps, values); gaps are left out, and so is an unreadable table."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                step = _parsed(row.pop("step", None))
+                for name, text in row.items():
+                    value = _parsed(text)
+                    if name and step is not None and value is not None:
+                        steps, values = curves.setdefault(name, ([], []))
+                        steps.append(step)
+                        values.append(value)
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        logger.debug("%s: %s", path, error)
+    return curves
+
+
+def versions() -> list[tuple[str, str]]:
+    """Python's and the main packages' versions."""
+    found = [("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append((name, "not installed"))
+    return found
+
+
+def machine() -> list[tuple[str, str]]:
+    """What this page was made on."""
+    import psutil
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return [
+        ("System", f"{platform.system()} {platform.machine()}"),
+        ("CPU cores", str(cores)),
+        ("Memory", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"),
+        ("GPUs", ", ".join(gpus) or "none"),
+    ]
+
+
+def commit(root: Path) -> str:
+    """The checkout's commit, short, and whether files differ from it; empty outside git."""
+    head = _git(root, "rev-parse", "--short=10", "HEAD")
+    if not head:
+        return ""
+    return f"{head} with local changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _parsed(text: Any) -> float | None:
+    try:
+        return number(float(text))
+    except (TypeError, ValueError):
+        return None

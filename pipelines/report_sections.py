@@ -1,0 +1,349 @@
+"""The page's sections as plain values: what is shown, not how. A stage that has not run leaves its fields empty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import plots
+from pipelines.params import Params
+from pipelines.report_data import Report, Reports, find, number, read_curves, size
+from pipelines.report_images import Picture, embed, embed_bytes
+from pipelines.stage import Paths
+from preprocessing.config import DatasetConfig
+
+LEARNED_RATIO = 0.9
+"""A model of faces counts as having learned when its test L1 is at most this share of copy-source."""
+CUT_STAGES = ("cut", "crop", "frames")
+MAX_CURVES = 8
+TOTAL, L1, COPY_L1 = "loss/total", "validation/l1", "validation/copy_source_l1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Themed:
+    """One picture for a light page and one for a dark page."""
+
+    light: Picture
+    dark: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetView:
+    """A data set from its media to its shards."""
+
+    name: str
+    kind: str
+    source: str
+    split_rule: str
+    items: int | None
+    kept: int | None
+    rejects: tuple[tuple[str, int], ...]
+    """(reason, how many) over all stages, most frequent first."""
+    clips: int | None
+    frames: int | None
+    splits: tuple[tuple[str, int, int | None], ...]
+    """(split, clips, frames)."""
+    size_px: int
+    bytes: int | None
+    contact: Picture | None
+    unseen: tuple[str, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Kept items as a share of all."""
+        return self.kept / self.items if self.items and self.kept is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreView:
+    """L1 of one split beside copy-source."""
+
+    l1: float
+    copy_source_l1: float
+    ratio: float | None
+    num_videos: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultView:
+    """One experiment's evaluation."""
+
+    name: str
+    dataset: str
+    seed: int | None
+    split_rule: str
+    test: ScoreView | None
+    unseen: ScoreView | None
+    threshold: float | None
+    """The ratio that this kind of data is held to; None: none."""
+    device: str
+    weights_sha256: str
+    data_sha256: str
+    bars: Picture | None
+    strips: tuple[tuple[str, Picture], ...]
+
+    @property
+    def verdict(self) -> str:
+        """``learned``, ``not yet``, ``better than copy-source``, ``worse than copy-source`` or nothing."""
+        if self.test is None or self.test.ratio is None:
+            return ""
+        if self.threshold is not None:
+            return "learned" if self.test.ratio <= self.threshold else "not yet"
+        return "better than copy-source" if self.test.ratio < 1 else "worse than copy-source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingView:
+    """One training."""
+
+    name: str
+    preset: str
+    dataset: str
+    facts: tuple[tuple[str, Any, str], ...]
+    """(what, value, filter that words it)."""
+    losses: Themed | None
+    validation: Themed | None
+    best_l1: float | None
+    has_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnimationView:
+    """One animation."""
+
+    name: str
+    experiment: str
+    picture: Picture | None
+    strip: Picture | None
+    files: tuple[str, ...]
+    """Relative to the page."""
+    words: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionView:
+    """One model version."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    uri: str
+    decision: str
+    """Why the champion alias moved or stayed."""
+    bytes: int | None
+
+
+def datasets(params: Params, paths: Paths, reports: Reports) -> list[DatasetView]:
+    """Every data set of params.yaml."""
+    return [_dataset(name, config, paths, reports) for name, config in params.datasets.items()]
+
+
+def _dataset(name: str, config: DatasetConfig, paths: Paths, reports: Reports) -> DatasetView:
+    fetched, shards = reports.get("download", name), reports.get("shard", name)
+    cut = next((report for stage in CUT_STAGES if (report := reports.get(stage, name))), {})
+    clips_of, frames_of = find(shards, "clips_of_split") or {}, find(shards, "frames_of_split") or {}
+    items = find(cut, "items", "num_items", "sources") or find(fetched, "items", "num_items")
+    kept = find(cut, "kept", "num_kept", "sources_kept")
+    contact = next(iter(_pictures(paths, CUT_STAGES, name, "contact*.png")), None)
+    return DatasetView(
+        name=name,
+        kind=config.kind,
+        source=config.source,
+        split_rule=str(find(shards, "split_rule") or config.split),
+        items=None if items is None else size(items),
+        kept=None if kept is None else size(kept),
+        rejects=_rejects(fetched, cut, shards),
+        clips=_whole(find(shards, "clips", "num_clips") or find(cut, "clips", "num_clips", "stills")),
+        frames=_whole(find(shards, "frames", "num_frames")),
+        splits=tuple((split, size(count), _whole(frames_of.get(split))) for split, count in clips_of.items()),
+        size_px=config.size_px,
+        bytes=_whole(find(shards, "bytes", "num_bytes")),
+        contact=None if contact is None else embed(contact, alt=f"Contact sheet of {name}"),
+        unseen=config.unseen,
+    )
+
+
+def _rejects(*stages: Report) -> tuple[tuple[str, int], ...]:
+    """Rejected items by reason, whether a stage gives counts or a list of items."""
+    counts: Counter[str] = Counter()
+    for report in stages:
+        rejected = find(report, "rejects", "rejected_by_reason", "rejected", "reasons")
+        if isinstance(rejected, Mapping):
+            counts.update({str(reason): size(count) for reason, count in rejected.items()})
+        elif isinstance(rejected, list):
+            counts.update(str(find(item, "reason") or "unnamed") for item in rejected)
+    return tuple((reason, count) for reason, count in counts.most_common() if count)
+
+
+def results(params: Params, paths: Paths, reports: Reports) -> list[ResultView]:
+    """Every experiment's evaluation."""
+    return [_result(name, params, paths, reports) for name in reports.names("evaluate", list(params.experiments))]
+
+
+def _result(name: str, params: Params, paths: Paths, reports: Reports) -> ResultView:
+    report = reports.get("evaluate", name)
+    experiment = params.experiments.get(name)
+    dataset = experiment.dataset if experiment else str(report.get("dataset", ""))
+    kind = params.datasets[dataset].kind if dataset in params.datasets else ""
+    strips = [path for path in _pictures(paths, ("evaluate",), name, "strip-*.png")]
+    shown = [(path.stem.removeprefix("strip-"), embed(path, alt=f"Reconstruction of {path.stem}")) for path in strips]
+    return ResultView(
+        name=name,
+        dataset=dataset,
+        seed=_whole(report.get("seed", experiment.train.seed if experiment else None)),
+        split_rule=str(report.get("split_rule", "")),
+        test=_score(report.get("test")),
+        unseen=_score(report.get("unseen")),
+        threshold=LEARNED_RATIO if kind == "faces" else None,
+        device=str(report.get("device", "")),
+        weights_sha256=str(report.get("weights_sha256", "")),
+        data_sha256=str(report.get("data_sha256", "")),
+        bars=embed(paths.pictures("evaluate", name) / "videos.png", alt=f"L1 of each video, {name}"),
+        strips=tuple((clip, picture) for clip, picture in shown if picture is not None),
+    )
+
+
+def _score(raw: Any) -> ScoreView | None:
+    l1, nothing = number(find(raw, "l1")), number(find(raw, "copy_source_l1"))
+    if l1 is None or nothing is None:
+        return None
+    return ScoreView(
+        l1=l1,
+        copy_source_l1=nothing,
+        ratio=l1 / nothing if nothing > 0 else None,
+        num_videos=size(find(raw, "num_videos")),
+        num_frames=size(find(raw, "num_frames")),
+    )
+
+
+def trainings(params: Params, paths: Paths, reports: Reports) -> list[TrainingView]:
+    """Every experiment's training."""
+    return [_training(name, params, paths, reports) for name in reports.names("train", list(params.experiments))]
+
+
+def _training(name: str, params: Params, paths: Paths, reports: Reports) -> TrainingView:
+    report, experiment = reports.get("train", name), params.experiments.get(name)
+    curves = read_curves(paths.report("train", name).with_name(f"{name}-losses.csv"))
+    facts = (
+        ("Steps", _whole(find(report, "steps")), "count"),
+        ("Images seen", _whole(find(report, "images_seen")), "count"),
+        ("Samples a second", number(find(report, "samples_per_s")), "rate"),
+        ("Step", number(find(report, "step_s")), "seconds"),
+        ("Waiting for data", number(find(report, "data_wait_share")), "percent"),
+        ("Duration", number(find(report, "seconds")), "duration"),
+        ("Restarts", _whole(find(report, "restarts")), "count"),
+        ("Workers", _whole(find(report, "num_workers")), "count"),
+        ("Best at step", _whole(find(report, "best_step")), "count"),
+    )
+    return TrainingView(
+        name=name,
+        preset=experiment.preset if experiment else str(report.get("preset", "")),
+        dataset=experiment.dataset if experiment else str(report.get("dataset", "")),
+        facts=tuple(fact for fact in facts if fact[1] is not None),
+        losses=loss_picture(curves, name),
+        validation=validation_picture(curves, name),
+        best_l1=number(find(report, "best_metric")),
+        has_run=bool(report),
+    )
+
+
+def loss_picture(curves: Mapping[str, tuple[list[float], list[float]]], name: str) -> Themed | None:
+    """The total and the largest terms of a training's losses."""
+    terms = [key for key in curves if key.startswith("loss/") and key != TOTAL]
+    largest = sorted(terms, key=lambda key: -max(map(abs, curves[key][1])))[: MAX_CURVES - 1]
+    chosen = [*([TOTAL] if TOTAL in curves else []), *largest]
+    if not chosen:
+        return None
+    shown = {key.removeprefix("loss/"): curves[key] for key in chosen}
+    return _themed(f"Losses of {name}", lambda theme: plots.loss_curves(shown, theme=theme))
+
+
+def validation_picture(curves: Mapping[str, tuple[list[float], list[float]]], name: str) -> Themed | None:
+    """Validation L1 beside copy-source."""
+    if L1 not in curves:
+        return None
+    nothing = curves.get(COPY_L1, ([], []))[1]
+    line = nothing[-1] if nothing else None
+    return _themed(f"Validation L1 of {name}", lambda theme: plots.validation_curve(*curves[L1], line, theme=theme))
+
+
+def _themed(alt: str, draw: Any) -> Themed | None:
+    light, dark = (embed_bytes(draw(theme), alt=alt) for theme in (plots.LIGHT, plots.DARK))
+    return Themed(light=light, dark=dark) if light and dark else None
+
+
+def animations(params: Params, paths: Paths, reports: Reports) -> list[AnimationView]:
+    """Every animation."""
+    names = reports.names("animate", list(params.animations))
+    return [_animation(name, params, paths, reports.get("animate", name)) for name in names]
+
+
+def _animation(name: str, params: Params, paths: Paths, report: Report) -> AnimationView:
+    config = params.animations.get(name)
+    folder = paths.pictures("animate", name)
+    moving = next(iter(sorted(folder.glob("*.gif"))), None) if report else None
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".gif", ".mp4")) if report else []
+    source = str(report.get("source") or (config.source if config else ""))
+    driving = str(report.get("driving") or (config.driving if config else ""))
+    motion = str(report.get("motion") or ("relative" if config is None or config.relative else "absolute"))
+    return AnimationView(
+        name=name,
+        experiment=config.experiment if config else "",
+        picture=None if moving is None else embed(moving, alt=f"Animation {name}: source, driving frame, result"),
+        strip=embed(folder / "strip.png", alt=f"Frames of {name}") if report else None,
+        files=tuple(f"animate/{name}/{path.name}" for path in files),
+        words=f"{Path(source).name} moved by {Path(driving).name}, {motion} motion",
+        note=str(report.get("note") or ""),
+    )
+
+
+def versions(params: Params, reports: Reports) -> list[VersionView]:
+    """Every registered model version."""
+    made = []
+    for name in reports.names("register", list(params.experiments)):
+        report = reports.get("register", name)
+        version = find(report, "version")
+        if version is None:
+            continue
+        model = str(find(report, "name", "model", "registered_name") or name)
+        aliases = find(report, "aliases") or ()
+        if not isinstance(aliases, list | tuple):
+            aliases = (aliases,)
+        made.append(
+            VersionView(
+                name=model,
+                version=str(version),
+                aliases=tuple(map(str, aliases)),
+                uri=_uri(model, str(version), aliases),
+                decision=_sentence(find(report, "decision", "reason", "sentence")),
+                bytes=_whole(find(report, "onnx_bytes", "bytes", "num_bytes")),
+            )
+        )
+    return made
+
+
+def _uri(model: str, version: str, aliases: Sequence[Any]) -> str:
+    return f"models:/{model}@champion" if "champion" in aliases else f"models:/{model}/{version}"
+
+
+def _sentence(value: Any) -> str:
+    """A decision in words, whether it is a text or a mapping that holds one."""
+    if isinstance(value, Mapping):
+        value = find(value, "sentence", "reason", "why", "text")
+    return str(value or "")
+
+
+def _pictures(paths: Paths, stages: Sequence[str], name: str, pattern: str) -> list[Path]:
+    return [path for stage in stages for path in sorted(paths.pictures(stage, name).glob(pattern))]
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, Mapping | list):
+        return len(value)
+    counted = number(value)
+    return None if counted is None else int(counted)

@@ -1,0 +1,114 @@
+"""The shard stage: clips in, Parquet shards and their index out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from models.contracts import MANIFEST_NAME, Clip
+from models.errors import ClipError, must
+from pipelines.params import Params
+from pipelines.session import ray_session
+from pipelines.stage import Paths, fresh_folder, only_writer, write_report
+from preprocessing.clips import read_manifest
+from preprocessing.config import DatasetConfig
+from preprocessing.shards import RejectedClip, ShardOptions, read_index, write_shards
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What the stage made; reports/shard/<name>.json."""
+
+    dataset: str
+    clips: int
+    frames: int
+    clips_of_split: dict[str, int]
+    frames_of_split: dict[str, int]
+    identities: int
+    split_rule: str
+    size_px: int
+    jpeg_quality: int
+    shards: int
+    bytes: int
+    index_sha256: str
+    rejected: list[RejectedClip]
+    """Clips of the manifest that could not be used, with their reasons."""
+    seconds: float
+    frames_per_s: float
+
+
+def run(name: str, params: Params, paths: Paths) -> ShardReport:
+    """Shard the clips (or stills) of a data set.
+
+    Args:
+        name: of the data set.
+        params: its clips per shard, JPEG quality and size; where Ray is.
+        paths: where clips are and shards go.
+
+    Raises:
+        ClipError: no manifest, an empty one, or not one clip that can be decoded.
+        EnvironmentProblem: no Ray, or another process writes the same shards.
+    """
+    config, target = params.dataset(name), paths.shards(name)
+    media = paths.cut(name, config.makes).absolute()
+    clips = _clips(name, paths, config)
+    options = ShardOptions(
+        dataset=name,
+        split_rule=config.split,
+        size_px=config.size_px,
+        clips_per_shard=config.clips_per_shard,
+        jpeg_quality=config.jpeg_quality,
+    )
+    with only_writer(target), ray_session(params.cluster), fresh_folder(target) as making:
+        started_s = time.perf_counter()
+        rejected = write_shards(clips, media, making.absolute(), options)
+        seconds = time.perf_counter() - started_s
+    for clip in rejected:
+        logger.warning("clip %s left out: %s", clip.id, clip.reason)
+    report = _report(name, paths, options, rejected, seconds)
+    write_report(paths.report("shard", name), report)
+    return report
+
+
+def _clips(name: str, paths: Paths, config: DatasetConfig) -> list[Clip]:
+    media = paths.cut(name, config.makes)
+    if not (media / MANIFEST_NAME).is_file():
+        fix = f"Run the stage before first: inkmotion cut {name}"
+        raise ClipError(must(str(media / MANIFEST_NAME), "be there", "no file", fix))
+    clips = read_manifest(media)
+    if not clips:
+        fix = f"See reports/cut/{name}.json for what was rejected, and why"
+        raise ClipError(must(str(media / MANIFEST_NAME), "name a clip", "an empty manifest", fix))
+    return clips
+
+
+def _report(
+    name: str, paths: Paths, options: ShardOptions, rejected: list[RejectedClip], seconds: float
+) -> ShardReport:
+    folder = paths.shards(name)
+    index, checksum = read_index(folder)
+    frames: Counter[str] = Counter()
+    for clip in index.clips:
+        frames[clip.split] += clip.num_frames
+    total = sum(frames.values())
+    return ShardReport(
+        dataset=name,
+        clips=len(index.clips),
+        frames=total,
+        clips_of_split=dict(Counter(clip.split for clip in index.clips)),
+        frames_of_split=dict(frames),
+        identities=len({clip.identity for clip in index.clips}),
+        split_rule=options.split_rule,
+        size_px=options.size_px,
+        jpeg_quality=options.jpeg_quality,
+        shards=len(index.shards),
+        bytes=sum(shard.num_bytes for shard in index.shards),
+        index_sha256=checksum,
+        rejected=rejected,
+        seconds=round(seconds, 3),
+        frames_per_s=round(total / seconds, 1),
+    )

@@ -1,0 +1,132 @@
+"""Which clips train and which test: by identity, by source, or by time within each source."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from models.contracts import Clip, Split
+from models.errors import ClipError, ParamsError, Problem, must
+from preprocessing.config import DatasetConfig
+
+MIN_IDENTITIES = 10
+"""A split by identity with fewer says nothing."""
+MIN_PART_FRAMES = 8
+"""A clip that a split by time leaves with fewer frames is dropped."""
+
+Span = tuple[int, int]
+"""First frame, and first frame after the last."""
+
+
+def identity_of(name: str, pattern: str | None) -> str:
+    """Who or what a file shows.
+
+    Args:
+        name: the file's name; its stem is searched.
+        pattern: regular expression whose group 1 is the identity; without a match, or without a pattern, it is the stem.
+    """
+    stem = Path(name).stem
+    found = re.search(pattern, stem) if pattern else None
+    return found[1] if found and found[1] else stem
+
+
+def split_by_time(
+    spans: Sequence[Span], *, test_share: float, gap_frames: int, min_frames: int = MIN_PART_FRAMES
+) -> list[tuple[Span, Split]]:
+    """Cut one source's spans at a moment: before it is training, after it is the test.
+
+    Args:
+        spans: frames that are kept, as spans; they may overlap in time.
+        test_share: share of all kept frames that lie after the moment.
+        gap_frames: frames dropped before the moment.
+        min_frames: shorter parts are dropped. If that leaves no test at all, everything is training.
+
+    Returns:
+        (span, split) in order of the first frame.
+    """
+    wanted = round(test_share * sum(end - start for start, end in spans))
+    moment = _moment(spans, wanted)
+    parts: list[tuple[Span, Split]] = []
+    for start, end in sorted(spans):
+        parts.append(((start, min(end, moment - gap_frames)), "train"))
+        parts.append(((max(start, moment), end), "test"))
+    long_enough = [part for part in parts if part[0][1] - part[0][0] >= max(1, min_frames)]
+    if not {"train", "test"} <= {split for _, split in long_enough}:
+        return [(span, "train") for span in sorted(spans)]
+    return long_enough
+
+
+def _moment(spans: Sequence[Span], wanted: int) -> int:
+    """The latest frame with at least ``wanted`` kept frames from it on."""
+    low, high = min(start for start, _ in spans), max(end for _, end in spans)
+    while low < high:
+        middle = (low + high + 1) // 2
+        after = sum(max(0, end - max(start, middle)) for start, end in spans)
+        low, high = (middle, high) if after >= wanted else (low, middle - 1)
+    return low
+
+
+def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip]:
+    """Give each clip its split.
+
+    With ``split: time`` the clips were cut accordingly and keep theirs; otherwise whole identities or sources are drawn,
+    in an order that depends on the seed and their names alone, so that a new one moves few others.
+
+    Args:
+        name: of the data set, for messages.
+        clips: of the whole data set.
+        config: rule, share, seed, unseen identities.
+
+    Raises:
+        ParamsError: too few identities or sources for the rule.
+        ClipError: an identity or source is on both sides.
+    """
+    if config.split != "time":
+        groups = {clip.id: clip.identity if config.split == "identity" else clip.origin for clip in clips}
+        seen = {groups[clip.id] for clip in clips if clip.identity not in config.unseen}
+        _check_enough(name, config, len(seen))
+        tested = _drawn(seen, config.seed, config.test_share)
+        clips = [replace(clip, split="test" if groups[clip.id] in tested else "train") for clip in clips]
+    done = [replace(clip, split="unseen") if clip.identity in config.unseen else clip for clip in clips]
+    check_leaks(name, done, by_time=config.split == "time")
+    return done
+
+
+def check_leaks(name: str, clips: Iterable[Clip], *, by_time: bool) -> None:
+    """See that no identity, source file or clip file is in two splits.
+
+    A split by time has each source on both sides by intention; there only unseen identities and equal files are checked.
+
+    Raises:
+        ClipError: names what is on both sides.
+    """
+    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for clip in clips:
+        side = "seen" if by_time and clip.split != "unseen" else clip.split
+        sides["identity", clip.identity].add(side)
+        sides["source", clip.origin_sha256].add(side)
+        sides["file", clip.sha256].add(clip.split)
+    for (kind, value), splits in sorted(sides.items()):
+        if len(splits) > 1:
+            got = f"{kind} {value} in {' and '.join(sorted(splits))}"
+            fix = "Use split: identity, or remove the copies"
+            raise ClipError(must(f"splits of data set {name}", "share no identity and no file", got, fix))
+
+
+def _check_enough(name: str, config: DatasetConfig, groups: int) -> None:
+    if config.split == "identity" and groups < MIN_IDENTITIES:
+        rule = f"be time, for there are {groups} identities and a split by identity needs {MIN_IDENTITIES}"
+        raise ParamsError([Problem(f"datasets.{name}.split", "identity", rule)])
+    if config.split == "source" and groups < 2:
+        rule = f"be time, for there are {groups} sources and a split by source needs 2"
+        raise ParamsError([Problem(f"datasets.{name}.split", "source", rule)])
+
+
+def _drawn(groups: set[str], seed: int, share: float) -> set[str]:
+    """A share of the groups, at least one and not all of them."""
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).hexdigest())
+    return set(order[: min(max(1, round(share * len(order))), max(1, len(order) - 1))])

@@ -1,0 +1,208 @@
+"""Write videos and GIFs, atomically and always to the same bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import ClipError, must
+from preprocessing import video_ffmpeg
+
+_TIMEOUT_S = 3600.0
+_MAX_GIF_FPS = 50.0  # a shorter delay than 20 ms is slowed down by browsers
+_SAME_BYTES = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
+
+
+class VideoWriter:
+    """Takes frames one batch after another; the file appears under its name when the block ends well.
+
+    H.264 in yuv420p, a keyframe every ``keyframe_every`` frames, no time stamp or version inside. Odd sizes are made
+    even by doubling the last row or column.
+
+    Args:
+        path: an ``.mp4``.
+        fps: frames per second.
+        crf: constant rate factor, 0 to 51; 18 looks lossless.
+        keyframe_every: frames between keyframes.
+        audio_from: a file whose first sound track is kept, as far as the frames reach; none is no error.
+    """
+
+    def __init__(
+        self, path: Path, *, fps: float, crf: int = 18, keyframe_every: int = 12, audio_from: Path | None = None
+    ) -> None:
+        if not 0 < fps <= 1000:
+            raise ClipError(must(f"frame rate of {path.name}", "lie in (0, 1000]", f"{fps:g}"))
+        self._path, self._fps, self._audio_from = path, fps, audio_from
+        self._options = {"crf": crf, "g": keyframe_every, "keyint_min": 1, "sc_threshold": 0}
+        self._part = video_ffmpeg.beside(path)
+        self._encoder: video_ffmpeg.Encoder | None = None
+        self._size: tuple[int, int] | None = None
+        self.num_frames = 0
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            elif self._encoder is not None:
+                self._encoder.abort()
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames, uint8 RGB (H, W, 3) or (n, H, W, 3).
+
+        Raises:
+            ClipError: another size or type than the first frames.
+            EnvironmentProblem: the disk is full or the folder can't be written.
+        """
+        batch = checked(frames, self._path)
+        height, width = batch.shape[1:3]
+        if self._encoder is None:
+            self._size = (width, height)
+            self._encoder = self._encode(width + width % 2, height + height % 2)
+        if self._size != (width, height):
+            raise ClipError(must(f"frames of {self._path.name}", f"be {self._size}", (width, height)))
+        if width % 2 or height % 2:
+            batch = np.pad(batch, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        self._encoder.write(batch)
+        self.num_frames += len(batch)
+
+    def _encode(self, width: int, height: int) -> video_ffmpeg.Encoder:
+        def build(raw: Any) -> Any:
+            # the matrix is stated in the file, so that every reader turns the colours back the same way
+            coded = raw.filter("scale", out_color_matrix="bt601", out_range="tv").filter("format", "yuv420p")
+            stated = {"colorspace": "smpte170m", "color_range": "tv"}
+            options = {**self._options, **stated, **_SAME_BYTES, "c:v": "libx264", "movflags": "+faststart"}
+            return coded.output(_file(self._part), format="mp4", **options).overwrite_output()
+
+        return video_ffmpeg.Encoder(build, size=(width, height), fps=self._fps, target=self._path, timeout_s=_TIMEOUT_S)
+
+    def _finish(self) -> None:
+        if self._encoder is None:
+            raise ClipError(must(str(self._path), "get at least one frame", "none"))
+        self._encoder.close()
+        if self._audio_from is not None:
+            self._add_audio(self._audio_from)
+        _place(self._part, self._path)
+
+    def _add_audio(self, source: Path) -> None:
+        import ffmpeg
+
+        with_sound = video_ffmpeg.beside(self._path)
+        try:
+            video = ffmpeg.input(_file(self._part))["v"]
+            sound = video_ffmpeg.opened(source)["a:0?"]
+            seconds = f"{self.num_frames / self._fps:.6f}"
+            options = {"c:v": "copy", "c:a": "aac", "t": seconds, "movflags": "+faststart", "flags:a": "+bitexact"}
+            node = ffmpeg.output(video, sound, _file(with_sound), format="mp4", **options, **_SAME_BYTES)
+            video_ffmpeg.run(video_ffmpeg.compiled(node.overwrite_output()), target=self._path, timeout_s=_TIMEOUT_S)
+            os.replace(with_sound, self._part)
+        finally:
+            with_sound.unlink(missing_ok=True)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    *,
+    fps: float,
+    crf: int = 18,
+    keyframe_every: int = 12,
+    audio_from: Path | None = None,
+) -> None:
+    """Write an mp4 from frames or batches of frames, uint8 RGB (H, W, 3) or (n, H, W, 3); see `VideoWriter`.
+
+    Raises:
+        ClipError: no frame, a wrong size or type, or a frame rate of 0.
+        EnvironmentProblem: the disk is full or the folder can't be written.
+    """
+    with VideoWriter(path, fps=fps, crf=crf, keyframe_every=keyframe_every, audio_from=audio_from) as writer:
+        for batch in frames:
+            writer.write(batch)
+
+
+def write_gif(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> None:
+    """Write a GIF that plays for ever, its 256 colours chosen from all its frames.
+
+    Args:
+        path: a ``.gif``.
+        frames: uint8 RGB (H, W, 3) or (n, H, W, 3) each.
+        fps: frames per second; above 50 frames are left out, for browsers show no more.
+
+    Raises:
+        ClipError: no frame, a wrong size or type, or a frame rate of 0.
+        EnvironmentProblem: the disk is full or the folder can't be written.
+    """
+    if not 0 < fps <= 1000:
+        raise ClipError(must(f"frame rate of {path.name}", "lie in (0, 1000]", f"{fps:g}"))
+    part = video_ffmpeg.beside(path)
+
+    def build(raw: Any) -> Any:
+        timed = raw.filter("fps", _MAX_GIF_FPS) if fps > _MAX_GIF_FPS else raw
+        copies = timed.filter_multi_output("split")
+        palette = copies[0].filter("palettegen", stats_mode="full", reserve_transparent=0)
+        import ffmpeg
+
+        shown = ffmpeg.filter([copies[1], palette], "paletteuse", dither="sierra2_4a", diff_mode="rectangle")
+        return shown.output(_file(part), format="gif", loop=0, **_SAME_BYTES).overwrite_output()
+
+    try:
+        _encode_all(path, frames, build=build, fps=fps)
+        _place(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _encode_all(path: Path, frames: Iterable[np.ndarray], *, build: Callable[[Any], Any], fps: float) -> None:
+    encoder: video_ffmpeg.Encoder | None = None
+    shape: tuple[int, ...] = ()
+    try:
+        for batch in _batches(frames, path):
+            if encoder is None:
+                shape = batch.shape[1:]
+                size = (shape[1], shape[0])
+                encoder = video_ffmpeg.Encoder(build, size=size, fps=fps, target=path, timeout_s=_TIMEOUT_S)
+            if batch.shape[1:] != shape:
+                raise ClipError(must(f"frames of {path.name}", f"be {shape}", batch.shape[1:]))
+            encoder.write(batch)
+        if encoder is None:
+            raise ClipError(must(str(path), "get at least one frame", "none"))
+        encoder.close()
+    except BaseException:
+        if encoder is not None:
+            encoder.abort()
+        raise
+
+
+def _batches(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    for batch in frames:
+        yield checked(batch, path)
+
+
+def checked(frames: np.ndarray, path: Path) -> np.ndarray:
+    """Frames as (n, H, W, 3).
+
+    Raises:
+        ClipError: not uint8 RGB.
+    """
+    batch = frames[None] if frames.ndim == 3 else frames
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3 or 0 in batch.shape:
+        got = f"{frames.dtype} {frames.shape}"
+        raise ClipError(must(f"frames of {path.name}", "be uint8 (H, W, 3) or (n, H, W, 3)", got))
+    return batch
+
+
+def _file(path: Path) -> str:
+    return f"file:{path.absolute()}"
+
+
+def _place(part: Path, path: Path) -> None:
+    part.chmod(0o644)
+    os.replace(part, path)

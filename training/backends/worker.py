@@ -1,0 +1,398 @@
+"""What every process of a training does, whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.contracts import INDEX_NAME
+from training.checkpoint import (
+    CheckpointInfo,
+    file_sha256,
+    fill,
+    read_info,
+    read_state,
+    read_tensors,
+    tensors_of,
+    write_checkpoint,
+)
+from training.config import TrainConfig
+from training.feed import Feed, FeedOptions, ShardReader
+from training.job import TrainJob, TrainResult, load_callable
+from training.loop import Loop, Outside, Trainer
+from training.phases import Recipe
+from training.pictures import write_png
+from training.progress import Progress, Show, show_line
+from training.runfolder import PROGRESS, RECORDS, SUMMARY, WORKERS, RunFolder, fetch_folder
+from training.tracking.jsonl import RecordLog, RunCard
+from training.validation import Validation
+from training.world import World
+
+log = logging.getLogger(__name__)
+
+TRACKING_EXPERIMENT = "inkmotion"
+STOP_POLL_S = 1.0
+STOP_POLL_REMOTE_S = 10.0
+PICTURES = "pictures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """What a backend lends to the worker."""
+
+    show: Show | None = show_line
+    """Where rank 0 shows progress; None: it only writes progress.json."""
+    dtype: torch.dtype = torch.float32
+    """Of the weights; float64 shows what is mere rounding."""
+    catch_signals: bool = True
+    """Let SIGTERM and SIGINT end the training after a last checkpoint."""
+
+
+def work(job: TrainJob, world: World, hands: Hands | None = None) -> TrainResult:
+    """Train, or go on training, to the end.
+
+    Args:
+        job: what to train.
+        world: this process among its peers; torch.distributed's default group is ready when there are any.
+        hands: what the backend lends.
+
+    Returns:
+        What was done, the same on every rank but for the times.
+
+    Raises:
+        InkmotionError: on every rank alike, where the others would wait for this one otherwise.
+    """
+    hands = hands or Hands()
+    folder = RunFolder(job.run_folder)
+    try:
+        with _numerics(job.train, world):
+            return _Worker(job, world, hands, folder).run()
+    finally:
+        folder.close()
+
+
+class _Worker:
+    def __init__(self, job: TrainJob, world: World, hands: Hands, folder: RunFolder) -> None:
+        self.job, self.world, self.hands, self.folder = job, world, hands, folder
+        self.attempt = self._enter()
+        self.reader = world.together(lambda: ShardReader(job.shards))
+        self.data = file_sha256(self.reader.folder / INDEX_NAME)
+        self.recipe = world.together(self._build)
+        self.trainer = Trainer(self.recipe, job.train, world)
+        self.metrics: dict[str, float] = {}
+
+    def run(self) -> TrainResult:
+        self._restore()
+        train, state = self.job.train, self.trainer.state
+        validation = None
+        if train.validate_every_steps:
+            num_pairs = train.num_validation_pairs
+            validation = self.world.together(
+                lambda: Validation(self.reader, self.recipe, self.world, num_pairs=num_pairs)
+            )
+        options = _feed_options(train, self.world)
+        with Feed(self.reader, options) as feed, self._journal() as journal, self._stop() as stop:
+            outside = Outside(
+                save=self._save,
+                validate=self._validate(validation),
+                journal=journal,
+                stop=stop,
+                picture_pairs=feed.assemble(0) if journal is not None and train.picture_every_steps else None,
+                waited_s=lambda: feed.stats.waited_s,
+                attempt=self.attempt,
+            )
+            loop = Loop(self.trainer, outside)
+            loop.run(feed.batches(state.step))
+            if journal is not None and not loop.interrupted:
+                journal.finish()
+        result = self._result(loop)
+        if self.world.is_first:
+            self.folder.write_json(SUMMARY, {"steps": result.steps, "done": not result.interrupted})
+        return result
+
+    def _enter(self) -> int:
+        """Rank 0 makes the folder ready and writes down who works here; all learn the attempt's number."""
+        attempt = int(self.world.gather([self.world.together(self._open)])[0, 0])
+        me = {"rank": self.world.rank, "pid": os.getpid(), "host": socket.gethostname()}
+        everyone = [me]
+        if self.world.size > 1:
+            everyone = [me] * self.world.size
+            torch.distributed.all_gather_object(everyone, me)
+        if self.world.is_first:
+            self.folder.write_json(WORKERS, {"attempt": attempt, "workers": everyone})
+        return attempt
+
+    def _open(self) -> int:
+        if not self.world.is_first:
+            return 0
+        self.folder.open_for_writing()
+        before = self.folder.read_json(WORKERS)
+        return int(before["attempt"]) + 1 if isinstance(before, dict) and "attempt" in before else 1
+
+    def _build(self) -> Recipe:
+        job = self.job
+        torch.manual_seed(job.train.seed)
+        networks: dict[str, nn.Module] = load_callable(job.build)(job.model)
+        if job.init_weights is not None:
+            self._fine_tune(networks, job.init_weights)
+        made: Recipe = load_callable(job.recipe)(
+            networks, model=job.model, train=job.train, device=self.world.device, dtype=self.hands.dtype
+        )
+        return made
+
+    def _fine_tune(self, networks: Mapping[str, nn.Module], place: str) -> None:
+        """Start from another model's weights as they were trained; the optimisers start afresh."""
+        with fetch_folder(place) as folder:
+            info = read_info(folder)
+            fill(networks, read_tensors(folder, info), ema=False, where=place)
+        if self.world.is_first:
+            log.info("starting from the weights of %s (%s, step %d)", place, info.experiment or info.preset, info.step)
+
+    def _restore(self) -> None:
+        """Go on from the newest complete checkpoint, if there is one; rank 0 says which."""
+        steps = self.folder.steps() if self.world.is_first else []
+        newest = int(self.world.gather([steps[-1] if steps else -1])[0, 0])
+        if newest >= 0:
+            self.world.together(lambda: self._load(newest))
+
+    def _load(self, step: int) -> None:
+        folder = self.folder.checkpoint(step)
+        info = read_info(folder)
+        tensors = read_tensors(folder, info)
+        fill(self.recipe.networks, tensors, ema=False, where=str(folder))
+        if self.trainer.average is not None:
+            fill(self.trainer.average.networks, tensors, ema=True, where=str(folder))
+        self.trainer.load_state_dict(read_state(folder, info))
+        self.metrics = dict(info.metrics)
+        if self.world.is_first:
+            log.info("going on from step %d of %s (attempt %d)", step, self.folder.location, self.attempt)
+
+    def _save(self) -> None:
+        job, state = self.job, self.trainer.state
+        info = CheckpointInfo(
+            step=state.step,
+            images_seen=state.images_seen,
+            preset=job.preset,
+            model=job.model,
+            train=job.train,
+            sha256="",
+            metrics=self.metrics,
+            experiment=job.experiment,
+            data=self.data,
+        )
+        average = self.trainer.average.state_dict() if self.trainer.average is not None else None
+        tensors = tensors_of(self.recipe.networks, average)
+        status = self.trainer.state_dict()
+        self.folder.save(state.step, lambda folder: write_checkpoint(folder, info, tensors, status))
+        self.folder.prune(keep_last=job.train.keep_last, keep=(state.best_step,))
+
+    def _validate(self, validation: Validation | None) -> Callable[[Mapping[str, nn.Module]], dict[str, float]] | None:
+        if validation is None:
+            return None
+
+        def validate(networks: Mapping[str, nn.Module]) -> dict[str, float]:
+            judged = validation.run(networks)
+            self.metrics |= judged
+            return judged
+
+        return validate
+
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[FolderJournal | None]:
+        if not self.world.is_first:
+            yield None
+            return
+        journal = FolderJournal(self.job, self.folder, self.hands.show)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    @contextlib.contextmanager
+    def _stop(self) -> Iterator[Callable[[], bool]]:
+        asked = threading.Event()
+        wait_s = STOP_POLL_S if self.folder.local == Path(self.folder.location) else STOP_POLL_REMOTE_S
+        looked_s = time.monotonic()
+
+        def stop() -> bool:
+            nonlocal looked_s
+            if self.world.is_first and not asked.is_set() and time.monotonic() - looked_s >= wait_s:
+                looked_s = time.monotonic()
+                if self.folder.is_asked_to_stop():
+                    asked.set()
+            return asked.is_set()
+
+        with catching_signals(asked.set) if self.hands.catch_signals else contextlib.nullcontext():
+            yield stop
+
+    def _result(self, loop: Loop) -> TrainResult:
+        state = self.trainer.state
+        return TrainResult(
+            steps=state.step,
+            images_seen=state.images_seen,
+            seconds=state.seconds,
+            step_s=loop.clock.median_s,
+            samples_per_s=state.images_seen / state.seconds if state.seconds else 0.0,
+            data_wait_s=state.data_wait_s,
+            data_wait_share=state.data_wait_s / state.seconds if state.seconds else 0.0,
+            best_step=state.best_step or state.step,
+            best_metric=state.best_metric,
+            checkpoint=self.folder.place(state.step),
+            stopped_early=state.stopped_early,
+            interrupted=loop.interrupted,
+            restarts=self.attempt - 1,
+            num_workers=self.world.size,
+            device=_device_name(self.world.device),
+        )
+
+
+@dataclass(slots=True)
+class FolderJournal:
+    """Rank 0's record: every step's numbers to records.jsonl and the tracking store, progress to whoever watches."""
+
+    job: TrainJob
+    folder: RunFolder
+    show: Show | None
+    _records: RecordLog = field(init=False)
+    _sender: Any = field(init=False, default=None)
+    _finished: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        card = RunCard(
+            experiment=TRACKING_EXPERIMENT,
+            run_name=self.job.run_name,
+            params=flat_params(self.job),
+            tags={**self.job.tags, "experiment": self.job.experiment, "preset": self.job.preset},
+        )
+        self._records = RecordLog(self.folder.local, card)
+        if self.job.tracking_uri is not None:
+            from training.tracking.mlflow import Sender
+
+            self._sender = Sender(self.folder.local, self.job.tracking_uri, timeout_s=self.job.tracking_timeout_s)
+            self._sender.start()
+
+    def step(self, step: int, values: Mapping[str, float], progress: Progress | None) -> None:
+        """Record a step's numbers; show how far the training is."""
+        self._records.metrics(step, values)
+        if progress is not None:
+            self.folder.write_json(PROGRESS, progress.to_json())
+            if self.show is not None:
+                self.show(progress)
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Keep pictures as PNG files."""
+        for name, picture in pictures.items():
+            path = self.folder.local / PICTURES / f"{name}-{step:08d}.png"
+            write_png(path, picture)
+            self.folder.publish([f"{PICTURES}/{path.name}"])
+            self._records.picture(step, name, path)
+
+    def finish(self) -> None:
+        """The training has reached its end."""
+        self._finished = True
+
+    def close(self) -> None:
+        """Send what waits; end the record if the training is over, else leave it open for the next attempt."""
+        if self._finished:
+            self._records.close()
+        else:
+            self._records.abandon()
+        if self._sender is not None:
+            self._sender.stop(flush=True)
+        self.folder.publish(RECORDS)
+
+
+def flat_params(job: TrainJob) -> dict[str, str]:
+    """Model and training configuration as ``train.losses.pixel`` -> text, for a tracking store."""
+    from dataclasses import asdict
+
+    flat: dict[str, str] = {"preset": job.preset}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}", inner)
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+
+    visit("model", asdict(job.model))
+    visit("train", asdict(job.train))
+    return flat
+
+
+@contextlib.contextmanager
+def catching_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` on SIGTERM and SIGINT instead of dying; a second SIGINT interrupts at once. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        if number == signal.SIGINT and seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        log.info("asked to stop: finishing the step and writing a checkpoint")
+        act()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _numerics(train: TrainConfig, world: World) -> Iterator[None]:
+    """Same numbers every time: threads, denormals, deterministic kernels where there are any."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_flush_denormal(True)  # convolutions over a sharp soft-max's denormals crawl
+    torch.set_num_threads(train.num_threads or world.num_threads)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+        torch.backends.cudnn.benchmark = not train.deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+
+
+def _feed_options(train: TrainConfig, world: World) -> FeedOptions:
+    return FeedOptions(
+        seed=train.seed,
+        batch_size=train.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        num_repeats=train.num_repeats,
+        id_sampling=train.id_sampling,
+        flip_horizontal=train.flip_horizontal,
+        flip_time=train.flip_time,
+        threads=train.feed_threads,
+        prefetch_batches=train.prefetch_batches,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
