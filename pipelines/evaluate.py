@@ -22,9 +22,9 @@ from pipelines.params import EvaluationConfig, Params
 from pipelines.progress import bar
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
 from training.checkpoint import CheckpointInfo
-from training.feed import ShardReader
 from training.metrics.catalog import METRICS
 from training.metrics.l1 import copy_source_l1, frame_l1
+from training.shard_reader import ShardReader
 
 logger = logging.getLogger(__name__)
 

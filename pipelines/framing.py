@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from models.errors import SourceError, must
 from preprocessing import detect
 from preprocessing.boxes import Box, central_square, square, union
+from preprocessing.crop import crop_frames
 from preprocessing.video import VideoInfo, open_video, read_picture
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def frame_picture(path: Path, *, size_px: int, crop: bool) -> Framed:
     _check_size(path, *picture.shape[:2])
     face = _face([picture]) if crop else None
     box = _settle(face, picture.shape, path, crop=crop)
-    frames = cut(picture[None], box, size_px)
+    frames = crop_frames(picture[None], box, size_px=size_px)
     return Framed(frames=frames, framing="face" if face else "centre", box=box, fps=FPS_OF_STILLS, has_audio=False)
 
 
@@ -82,38 +82,11 @@ def frame_video(path: Path, *, size_px: int, crop: bool, max_frames: int | None)
         info = reader.info
         _check_size(path, info.height, info.width)
         box = _settle(face, (info.height, info.width), path, crop=crop)
-        parts = [cut(batch, box, size_px) for batch in _first(reader.batches(), max_frames)]
+        parts = [crop_frames(batch, box, size_px=size_px) for batch in _first(reader.batches(), max_frames)]
     if not parts:
         raise SourceError(must(str(path), "hold a frame", "none"))
     framing: Framing = "face" if face else "centre"
     return Framed(frames=np.concatenate(parts), framing=framing, box=box, fps=_fps(info), has_audio=info.has_audio)
-
-
-def cut(frames: np.ndarray, box: Box, size_px: int) -> np.ndarray:
-    """Cut a box out of frames and resize it.
-
-    Args:
-        frames: uint8 RGB, (N, H, W, 3).
-        box: may lie partly outside, where the border's pixels are repeated.
-        size_px: height and width of the result.
-
-    Returns:
-        uint8, (N, S, S, 3).
-    """
-    left, top, right, bottom = (round(side) for side in box)
-    height, width = frames.shape[1:3]
-    rows = np.clip(np.arange(top, max(bottom, top + 1)), 0, height - 1)
-    columns = np.clip(np.arange(left, max(right, left + 1)), 0, width - 1)
-    squares = frames[:, rows][:, :, columns]
-    return np.stack([_resize(square, size_px) for square in squares])
-
-
-def _resize(square: np.ndarray, size_px: int) -> np.ndarray:
-    smaller = size_px < square.shape[0]
-    kernel = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-    if smaller and square.shape[0] % size_px:
-        kernel = Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(np.ascontiguousarray(square)).resize((size_px, size_px), kernel))
 
 
 def _first(batches: Iterable[np.ndarray], max_frames: int | None) -> Iterator[np.ndarray]:

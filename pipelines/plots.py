@@ -56,7 +56,7 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
         curves: name -> (steps, values), the total first; values that are not finite are left out.
         theme: colours.
     """
-    with _figure((7.2, 3.4), theme) as (figure, axes):
+    with _figure((7.4, 3.1), theme) as (figure, axes):
         drawn = {name: _finite(*curve) for name, curve in curves.items()}
         drawn = {name: curve for name, curve in drawn.items() if len(curve[0])}
         for place, (name, (steps, values)) in enumerate(drawn.items()):
@@ -79,7 +79,7 @@ def validation_curve(
     steps: Sequence[float], l1: Sequence[float], copy_source: float | None, *, theme: Theme = LIGHT
 ) -> bytes:
     """Validation L1 over the training, and the line of doing nothing that it has to get under."""
-    with _figure((4.2, 3.4), theme) as (figure, axes):
+    with _figure((3.9, 3.1), theme) as (figure, axes):
         places, values = _finite(steps, l1)
         axes.plot(places, values, color=theme.accent, linewidth=2.2, marker="o", markersize=4, label="validation L1")
         if copy_source is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -20,29 +21,43 @@ def end_tree(root: psutil.Process, *, timeout_s: float = END_TIMEOUT_S) -> None:
     They are found by descent and, where a parent has gone, by the session that ``root`` leads (if it leads one). A
     process is known by its id and its time of birth, so nobody else's is hit when an id is used again.
     """
-    found = _tree(root)
-    for process in [root] if root in found else found:  # the root ends its own; without it, each is told
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(found, timeout=timeout_s)
-    left = {*alive, *_tree(root)}
+    found = set(_tree(root))
+    for told in ([root], None):  # the root may end its own; who is left after it is told too
+        processes = told or list(found | set(_tree(root)))
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _await_end(processes, timeout_s)
+    left = [process for process in found | set(_tree(root)) if _runs(process)]
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(left, timeout=END_TIMEOUT_S)
+    _await_end(left, END_TIMEOUT_S)
+
+
+def _await_end(processes: list[psutil.Process], timeout_s: float) -> None:
+    """Until all have ended or the time is up; a zombie has ended, whether or not its parent looks."""
+    deadline = time.monotonic() + timeout_s
+    while any(map(_runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _tree(root: psutil.Process) -> list[psutil.Process]:
     found: set[psutil.Process] = set()
     with suppress(psutil.NoSuchProcess):
-        found |= set(root.children(recursive=True))
-        if root.is_running() and root.status() != psutil.STATUS_ZOMBIE:
-            found.add(root)
+        found |= {root, *root.children(recursive=True)}
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, PermissionError, psutil.Error):
             if process.pid not in (os.getpid(), root.pid) and os.getsid(process.pid) == root.pid:
                 found.add(process)
-    return list(found)
+    return [process for process in found if _runs(process)]
 
 
 @contextmanager

@@ -9,19 +9,18 @@ import logging
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.lineage import git_tags
 from pipelines.stage import Paths
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("download", "cut", "crop", "frames", "shard", "train", "evaluate", "register", "animate")
+STAGES = ("download", "cut", "shard", "train", "evaluate", "register", "animate")
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "onnxruntime", "numpy", "opencv-python", "decord2")
-GIT_TIMEOUT_S = 10.0
 
 Report = Mapping[str, Any]
 
@@ -134,19 +133,9 @@ def machine() -> list[tuple[str, str]]:
 
 def commit(root: Path) -> str:
     """The checkout's commit, short, and whether files differ from it; empty outside git."""
-    head = _git(root, "rev-parse", "--short=10", "HEAD")
-    if not head:
-        return ""
-    return f"{head} with local changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    tags = git_tags(root)
+    short = tags.get("git.commit", "")[:10]
+    return f"{short} with local changes" if tags.get("git.dirty") == "true" else short
 
 
 def _parsed(text: Any) -> float | None:

@@ -17,7 +17,6 @@ from preprocessing.config import DatasetConfig
 
 LEARNED_RATIO = 0.9
 """A model of faces counts as having learned when its test L1 is at most this share of copy-source."""
-CUT_STAGES = ("cut", "crop", "frames")
 MAX_CURVES = 8
 TOTAL, L1, COPY_L1 = "loss/total", "validation/l1", "validation/copy_source_l1"
 
@@ -44,6 +43,9 @@ class DatasetView:
     """(reason, how many) over all stages, most frequent first."""
     clips: int | None
     frames: int | None
+    identities: int | None
+    unused: tuple[tuple[str, int], ...]
+    """(reason, how many) of the kept media's frames that are in no clip."""
     splits: tuple[tuple[str, int, int | None], ...]
     """(split, clips, frames)."""
     size_px: int
@@ -145,25 +147,27 @@ def datasets(params: Params, paths: Paths, reports: Reports) -> list[DatasetView
 
 def _dataset(name: str, config: DatasetConfig, paths: Paths, reports: Reports) -> DatasetView:
     fetched, shards = reports.get("download", name), reports.get("shard", name)
-    cut = next((report for stage in CUT_STAGES if (report := reports.get(stage, name))), {})
-    clips_of, frames_of = find(shards, "clips_of_split") or {}, find(shards, "frames_of_split") or {}
-    items = find(cut, "items", "num_items", "sources") or find(fetched, "items", "num_items")
-    kept = find(cut, "kept", "num_kept", "sources_kept")
-    contact = next(iter(_pictures(paths, CUT_STAGES, name, "contact*.png")), None)
+    cut = reports.get("cut", name)
+    clips_of = find(shards, "clips_of_split") or find(cut, "clips_of_split") or {}
+    frames_of = find(shards, "frames_of_split") or find(cut, "frames_of_split") or {}
+    items = _whole(find(fetched, "items")) or _whole(find(cut, "items"))
+    kept = find(cut, "kept")
     return DatasetView(
         name=name,
         kind=config.kind,
         source=config.source,
         split_rule=str(find(shards, "split_rule") or config.split),
-        items=None if items is None else size(items),
-        kept=None if kept is None else size(kept),
+        items=items,
+        kept=_whole(find(fetched, "kept") if kept is None else kept),
         rejects=_rejects(fetched, cut, shards),
-        clips=_whole(find(shards, "clips", "num_clips") or find(cut, "clips", "num_clips", "stills")),
-        frames=_whole(find(shards, "frames", "num_frames")),
+        clips=_whole(find(shards, "clips") or find(cut, "clips")),
+        frames=_whole(find(shards, "frames") or find(cut, "frames")),
+        identities=_whole(find(cut, "identities")),
+        unused=_unused(find(cut, "dropped_frames")),
         splits=tuple((split, size(count), _whole(frames_of.get(split))) for split, count in clips_of.items()),
         size_px=config.size_px,
-        bytes=_whole(find(shards, "bytes", "num_bytes")),
-        contact=None if contact is None else embed(contact, alt=f"Contact sheet of {name}"),
+        bytes=_whole(find(shards, "bytes")),
+        contact=embed(paths.pictures("cut", name) / "contact.png", alt=f"Contact sheet of {name}"),
         unseen=config.unseen,
     )
 
@@ -172,12 +176,17 @@ def _rejects(*stages: Report) -> tuple[tuple[str, int], ...]:
     """Rejected items by reason, whether a stage gives counts or a list of items."""
     counts: Counter[str] = Counter()
     for report in stages:
-        rejected = find(report, "rejects", "rejected_by_reason", "rejected", "reasons")
+        rejected = report.get("rejected")
         if isinstance(rejected, Mapping):
             counts.update({str(reason): size(count) for reason, count in rejected.items()})
         elif isinstance(rejected, list):
             counts.update(str(find(item, "reason") or "unnamed") for item in rejected)
     return tuple((reason, count) for reason, count in counts.most_common() if count)
+
+
+def _unused(dropped: Any) -> tuple[tuple[str, int], ...]:
+    counts = {str(reason): size(count) for reason, count in dropped.items()} if isinstance(dropped, Mapping) else {}
+    return tuple(sorted(((reason, count) for reason, count in counts.items() if count), key=lambda entry: -entry[1]))
 
 
 def results(params: Params, paths: Paths, reports: Reports) -> list[ResultView]:
@@ -190,8 +199,13 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> Result
     experiment = params.experiments.get(name)
     dataset = experiment.dataset if experiment else str(report.get("dataset", ""))
     kind = params.datasets[dataset].kind if dataset in params.datasets else ""
-    strips = [path for path in _pictures(paths, ("evaluate",), name, "strip-*.png")]
-    shown = [(path.stem.removeprefix("strip-"), embed(path, alt=f"Reconstruction of {path.stem}")) for path in strips]
+    folder = paths.pictures("evaluate", name)
+    names = find(report, "strips") or [path.name for path in sorted(folder.glob("strip-*.png"))]
+    clips = [Path(str(file)).stem.removeprefix("strip-") for file in names]
+    shown = [
+        (clip, embed(folder / f"strip-{clip}.png", alt=f"Source, driving frames, results and differences of {clip}"))
+        for clip in clips
+    ]
     return ResultView(
         name=name,
         dataset=dataset,
@@ -203,7 +217,7 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> Result
         device=str(report.get("device", "")),
         weights_sha256=str(report.get("weights_sha256", "")),
         data_sha256=str(report.get("data_sha256", "")),
-        bars=embed(paths.pictures("evaluate", name) / "videos.png", alt=f"L1 of each video, {name}"),
+        bars=embed(folder / "videos.png", alt=f"L1 of each video, {name}"),
         strips=tuple((clip, picture) for clip, picture in shown if picture is not None),
     )
 
@@ -237,7 +251,6 @@ def _training(name: str, params: Params, paths: Paths, reports: Reports) -> Trai
         ("Waiting for data", number(find(report, "data_wait_share")), "percent"),
         ("Duration", number(find(report, "seconds")), "duration"),
         ("Restarts", _whole(find(report, "restarts")), "count"),
-        ("Workers", _whole(find(report, "num_workers")), "count"),
         ("Best at step", _whole(find(report, "best_step")), "count"),
     )
     return TrainingView(
@@ -286,8 +299,9 @@ def animations(params: Params, paths: Paths, reports: Reports) -> list[Animation
 def _animation(name: str, params: Params, paths: Paths, report: Report) -> AnimationView:
     config = params.animations.get(name)
     folder = paths.pictures("animate", name)
-    moving = next(iter(sorted(folder.glob("*.gif"))), None) if report else None
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".gif", ".mp4")) if report else []
+    found = sorted(folder.glob("*")) if report else []
+    moving = next((path for kind in (".webp", ".gif") for path in found if path.suffix == kind), None)
+    files = [path for path in found if path.suffix in (".gif", ".mp4")]
     source = str(report.get("source") or (config.source if config else ""))
     driving = str(report.get("driving") or (config.driving if config else ""))
     motion = str(report.get("motion") or ("relative" if config is None or config.relative else "absolute"))
@@ -336,10 +350,6 @@ def _sentence(value: Any) -> str:
     if isinstance(value, Mapping):
         value = find(value, "sentence", "reason", "why", "text")
     return str(value or "")
-
-
-def _pictures(paths: Paths, stages: Sequence[str], name: str, pattern: str) -> list[Path]:
-    return [path for stage in stages for path in sorted(paths.pictures(stage, name).glob(pattern))]
 
 
 def _whole(value: Any) -> int | None:

@@ -10,6 +10,7 @@ file, so nothing is asked and the user's home stays as it is.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import importlib.util
@@ -44,6 +45,7 @@ BOOTSTRAP_FILE = "ray_bootstrap_config.yaml"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",  # what fails is raised as well
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray will do; else it warns at every start
 }
 MIN_STORE_BYTES = 80 << 20
@@ -109,9 +111,11 @@ def _local(cluster: ClusterConfig) -> Iterator[None]:
                     "_temp_dir": str(folder),
                 }
                 ray.init(address="local", include_dashboard=False, **options, **_hushed())
-            except Exception as error:  # as above
+            except BaseException as error:  # as above, and interrupts
                 for process in set(psutil.Process().children()) - ours:  # Ray forgets what it started before it failed
                     end_tree(process, timeout_s=1)
+                if not isinstance(error, Exception):
+                    raise
                 fix = "Free memory, ports or disk, or name a running cluster in cluster.address"
                 raise EnvironmentProblem(must("a local Ray", "start", _first_line(error), fix)) from error
             yield
@@ -191,6 +195,7 @@ def prepare_head(_params: Any, _is_head: bool) -> None:
     parent = int(os.environ.pop("INKMOTION_HEAD_PARENT"))
     with suppress(OSError, AttributeError):  # Linux only; elsewhere a killed parent leaves the head running
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # where the parent was killed; after Ray's own endings
     if os.getppid() != parent:  # it died before we asked to be told
         raise SystemExit(1)
     _dashboard_home(folder)

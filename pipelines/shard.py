@@ -76,9 +76,6 @@ def run(name: str, params: Params, paths: Paths) -> ShardReport:
 
 def _clips(name: str, paths: Paths, config: DatasetConfig) -> list[Clip]:
     media = paths.cut(name, config.makes)
-    if not (media / MANIFEST_NAME).is_file():
-        fix = f"Run the stage before first: inkmotion cut {name}"
-        raise ClipError(must(str(media / MANIFEST_NAME), "be there", "no file", fix))
     clips = read_manifest(media)
     if not clips:
         fix = f"See reports/cut/{name}.json for what was rejected, and why"

@@ -62,10 +62,10 @@ def strip_png(rows: Mapping[str, np.ndarray], heads: Sequence[str] = (), *, cell
     Returns:
         A PNG with a transparent background.
     """
-    gap, font = cell_px // 24, ImageFont.load_default(size=max(cell_px // 10, 10))
+    gap, font = cell_px // 24, ImageFont.load_default(size=max(cell_px // 7, 10))
     columns = max(len(frames) for frames in rows.values())
     left = max(int(font.getlength(label)) for label in rows) + 2 * gap
-    top = (cell_px // 6 if heads else 0) + gap
+    top = (cell_px // 5 if heads else 0) + gap
     size = (left + columns * (cell_px + gap), top + len(rows) * (cell_px + gap))
     picture = Image.new("RGBA", size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(picture)

@@ -31,6 +31,15 @@ class Box(NamedTuple):
         """In pixels; 0 when the sides are crossed."""
         return max(0.0, self.width) * max(0.0, self.height)
 
+    def within(self, frame: tuple[int, int]) -> Box:
+        """The part inside a frame of (width, height)."""
+        return Box(
+            min(max(self.left, 0.0), frame[0]),
+            min(max(self.top, 0.0), frame[1]),
+            max(min(self.right, frame[0]), 0.0),
+            max(min(self.bottom, frame[1]), 0.0),
+        )
+
     def scaled(self, factor: float) -> Box:
         """The same box in a picture ``factor`` times as large."""
         return Box(*(side * factor for side in self))
@@ -60,8 +69,10 @@ def between(earlier: Box, later: Box, share: float) -> Box:
 def square(box: Box, *, increase: float, frame: tuple[int, int], outside: Outside) -> Box | None:
     """The square that a clip is cut to: the box grown, made square by growing, shifted inside the frame.
 
+    Growth is given up as far as it would take the square out of the frame.
+
     Args:
-        box: what must be seen.
+        box: what must be seen; what of it lies outside the frame does not count.
         increase: growth on each side, as a share of the box's width and height.
         frame: width and height of the frame in pixels.
         outside: what becomes of a square larger than the frame: ``pad`` leaves it outside on both sides, ``reject``
@@ -70,8 +81,9 @@ def square(box: Box, *, increase: float, frame: tuple[int, int], outside: Outsid
     Returns:
         A square with whole-numbered sides, or None.
     """
-    grown_width, grown_height = box.width * (1 + 2 * increase), box.height * (1 + 2 * increase)
-    side = max(2, round(max(grown_width, grown_height)))
+    box = box.within(frame)
+    needed = max(box.width, box.height)
+    side = max(2, round(max(min(needed * (1 + 2 * increase), min(frame)), needed)))
     if outside == "reject" and side > min(frame):
         return None
     left = _placed((box.left + box.right) / 2, side, frame[0])

@@ -19,6 +19,10 @@ DETECT_HEIGHT_PX = 360
 _FOREHEAD = 0.3
 """The HOG box begins at the eyebrows: so much of its height is added above, to hold the head."""
 _CHIN = 0.05
+_SMALLEST_BODY, _MOST_BODIES = 0.005, 4
+"""Share of the frame's pixels that a body takes at least; the largest so many are followed."""
+_CUT_SHARE = 0.4
+"""Of a frame's pixels; when so many change at once the scene does, or the camera moves."""
 
 
 class Detector(Protocol):
@@ -47,11 +51,11 @@ class FaceDetector:
 
 
 class MotionDetector:
-    """The box of everything that moved of late, for a body before a camera that holds still.
+    """The boxes of everything that moved of late, for bodies before a camera that holds still.
 
     Differences to the previous frame are added up and fade away over `memory` looks, so that a limb at rest for a
-    moment stays inside. Frames must come in order. Where nothing has moved yet there is no box; where nothing moves any more
-    the last box holds.
+    moment stays inside; what lies near together is one body. Frames must come in order. Where nothing has moved yet
+    there is no box; where nothing moves any more the last boxes hold; a new scene begins anew.
 
     Args:
         memory: looks after which a movement has faded to a third.
@@ -65,20 +69,22 @@ class MotionDetector:
         self._threshold = threshold
         self._before: np.ndarray | None = None
         self._heat: np.ndarray | None = None
-        self._last: Box | None = None
+        self._last: list[Box] = []
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
-        """The moving region of one gray frame, uint8 (h, w); at most one box."""
+        """The moving regions of one gray frame, uint8 (h, w)."""
         calm = cv2.GaussianBlur(frame, (5, 5), 0)
         before, self._before = self._before, calm
         if before is None or before.shape != calm.shape:
             return []
         moved = (cv2.absdiff(calm, before) > self._threshold).astype(np.float32)
+        if moved.mean() > _CUT_SHARE:
+            self._heat, self._last = None, []
+            return []
         opened = np.asarray(cv2.morphologyEx(moved, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), dtype=np.float32)
         self._heat = opened if self._heat is None else np.maximum(self._heat * self._keep, opened)
-        found = _extent(self._heat > 0.3)
-        self._last = found or self._last
-        return [self._last] if self._last else []
+        self._last = _bodies(self._heat > 0.3) or self._last
+        return self._last
 
 
 def faces(frame: np.ndarray) -> list[Box]:
@@ -124,17 +130,16 @@ def _head(face: Box) -> Box:
     return face._replace(top=face.top - _FOREHEAD * face.height, bottom=face.bottom + _CHIN * face.height)
 
 
-def _extent(mask: np.ndarray, *, cut_off: float = 0.01, smallest: float = 0.002) -> Box | None:
-    """The box of a mask (h, w), without the outermost ``cut_off`` of its pixels on each side.
-
-    None when less than ``smallest`` of the frame is set.
-    """
-    total = int(mask.sum())
-    if total < smallest * mask.size:
-        return None
-    sides = []
-    for axis in (0, 1):
-        run = np.cumsum(mask.sum(axis=axis)) / total
-        sides.append((float(np.searchsorted(run, cut_off)), float(np.searchsorted(run, 1 - cut_off) + 1)))
-    (left, right), (top, bottom) = sides
-    return Box(left, top, right, bottom)
+def _bodies(mask: np.ndarray) -> list[Box]:
+    """Boxes of the large regions of a mask (h, w), the largest first; parts near together belong together."""
+    reach = max(3, mask.shape[0] // 20)
+    joined = cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(joined)
+    smallest = _SMALLEST_BODY * mask.size
+    edge = reach // 2
+    found = [
+        Box(float(left + edge), float(top + edge), float(left + width - edge), float(top + height - edge))
+        for left, top, width, height, area in stats[1:].tolist()  # the first is the background
+        if area >= smallest
+    ]
+    return sorted(found, key=lambda box: (-box.area, box))[:_MOST_BODIES]

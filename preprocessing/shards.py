@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.contracts import INDEX_NAME, Clip, ShardClip, ShardFile, ShardIndex
-from models.errors import ClipError, InkmotionError, must
+from models.errors import ClipError, EnvironmentProblem, InkmotionError, must
 
 logger = logging.getLogger(__name__)
 
@@ -133,20 +135,19 @@ def write_shards(clips: Sequence[Clip], media: Path, target: Path, options: Shar
 
     Raises:
         ClipError: no clip could be used.
+        EnvironmentProblem: a node does not see the folders.
     """
-    import ray
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     size = options.clips_per_shard
     groups = [
         {"shard": start // size, "clips": json.dumps([clip.to_row() for clip in clips[start : start + size]])}
         for start in range(0, len(clips), size)
     ]
     task = functools.partial(_shard_task, media=str(media), target=str(target), options=options)
-    rows = ray.data.from_items(groups, override_num_blocks=len(groups)).map(task).take_all() if groups else []
+    rows = _mapped(groups, task) if groups else []
+    blind = sorted({row["blind"] for row in rows if row["blind"]})
+    if blind:
+        fix = "Keep the data on a file system that all nodes share, or run this stage without cluster.address"
+        raise EnvironmentProblem(must(str(target), "be seen by every Ray node", f"not by {', '.join(blind)}", fix))
     written = [_from_json(row["written"]) for row in sorted(rows, key=lambda row: int(row["shard"]))]
     rejected = [clip for shard in written for clip in shard.rejected]
     if not any(shard.file for shard in written):
@@ -154,6 +155,19 @@ def write_shards(clips: Sequence[Clip], media: Path, target: Path, options: Shar
         raise ClipError(must(str(media), "hold a clip that can be decoded", why, "Cut the clips again"))
     write_index(target, make_index(clips, written, options))
     return rejected
+
+
+def _mapped(rows: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ray Data's map, a task per row, without its progress bars."""
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")  # its context warns of itself
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        made: list[dict[str, Any]] = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).take_all()
+        return made
 
 
 def make_index(clips: Iterable[Clip], written: Iterable[WrittenShard], options: ShardOptions) -> ShardIndex:
@@ -233,10 +247,12 @@ def _decode(clip: Clip, media: Path, size_px: int) -> np.ndarray:
 
 def _shard_task(row: dict[str, Any], *, media: str, target: str, options: ShardOptions) -> dict[str, Any]:
     """What one Ray Data task does; rows in and out are plain JSON, because Arrow has no types for ours."""
+    if not (Path(media).is_dir() and Path(target).is_dir()):
+        return {"shard": int(row["shard"]), "written": "", "blind": socket.gethostname()}
     cv2.setNumThreads(0)
     clips = [Clip.from_row(entry) for entry in json.loads(row["clips"])]
     shard = shard_clips(int(row["shard"]), clips, Path(media), Path(target), options)
-    return {"shard": int(row["shard"]), "written": _to_json(shard)}
+    return {"shard": int(row["shard"]), "written": _to_json(shard), "blind": ""}
 
 
 def _to_json(shard: WrittenShard) -> str:

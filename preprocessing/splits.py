@@ -27,7 +27,7 @@ def identity_of(name: str, pattern: str | None) -> str:
 
     Args:
         name: the file's name; its stem is searched.
-        pattern: regular expression whose group 1 is the identity; without a match, or without a pattern, it is the stem.
+        pattern: regular expression whose group 1 is the identity; without a match, or a pattern, it is the stem.
     """
     stem = Path(name).stem
     found = re.search(pattern, stem) if pattern else None
@@ -36,7 +36,7 @@ def identity_of(name: str, pattern: str | None) -> str:
 
 def split_by_time(
     spans: Sequence[Span], *, test_share: float, gap_frames: int, min_frames: int = MIN_PART_FRAMES
-) -> list[tuple[Span, Split]]:
+) -> list[tuple[int, Span, Split]]:
     """Cut one source's spans at a moment: before it is training, after it is the test.
 
     Args:
@@ -46,17 +46,17 @@ def split_by_time(
         min_frames: shorter parts are dropped. If that leaves no test at all, everything is training.
 
     Returns:
-        (span, split) in order of the first frame.
+        (position in ``spans``, part of that span, split), in the order of ``spans``.
     """
     wanted = round(test_share * sum(end - start for start, end in spans))
     moment = _moment(spans, wanted)
-    parts: list[tuple[Span, Split]] = []
-    for start, end in sorted(spans):
-        parts.append(((start, min(end, moment - gap_frames)), "train"))
-        parts.append(((max(start, moment), end), "test"))
-    long_enough = [part for part in parts if part[0][1] - part[0][0] >= max(1, min_frames)]
-    if not {"train", "test"} <= {split for _, split in long_enough}:
-        return [(span, "train") for span in sorted(spans)]
+    parts: list[tuple[int, Span, Split]] = []
+    for place, (start, end) in enumerate(spans):
+        parts.append((place, (start, min(end, moment - gap_frames)), "train"))
+        parts.append((place, (max(start, moment), end), "test"))
+    long_enough = [part for part in parts if part[1][1] - part[1][0] >= max(1, min_frames)]
+    if not {"train", "test"} <= {split for _, _, split in long_enough}:
+        return [(place, span, "train") for place, span in enumerate(spans)]
     return long_enough
 
 
@@ -73,8 +73,8 @@ def _moment(spans: Sequence[Span], wanted: int) -> int:
 def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip]:
     """Give each clip its split.
 
-    With ``split: time`` the clips were cut accordingly and keep theirs; otherwise whole identities or sources are drawn,
-    in an order that depends on the seed and their names alone, so that a new one moves few others.
+    With ``split: time`` the clips were cut accordingly and keep theirs; otherwise whole identities or sources are
+    drawn, in an order that depends on the seed and their own names alone, so that a new one moves few others.
 
     Args:
         name: of the data set, for messages.
@@ -86,7 +86,7 @@ def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip
         ClipError: an identity or source is on both sides.
     """
     if config.split != "time":
-        groups = {clip.id: clip.identity if config.split == "identity" else clip.origin for clip in clips}
+        groups = {clip.id: clip.identity if config.split == "identity" else clip.origin_sha256 for clip in clips}
         seen = {groups[clip.id] for clip in clips if clip.identity not in config.unseen}
         _check_enough(name, config, len(seen))
         tested = _drawn(seen, config.seed, config.test_share)
@@ -99,7 +99,7 @@ def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip
 def check_leaks(name: str, clips: Iterable[Clip], *, by_time: bool) -> None:
     """See that no identity, source file or clip file is in two splits.
 
-    A split by time has each source on both sides by intention; there only unseen identities and equal files are checked.
+    A split by time has each source on both sides by intention: there only unseen identities and equal files count.
 
     Raises:
         ClipError: names what is on both sides.

@@ -21,7 +21,7 @@ import numpy as np
 from models.errors import must
 from preprocessing import video_ffmpeg, video_pillow
 from preprocessing.video_types import DEFAULT_LIMITS, Limits, MediaError, Reason, VideoInfo, check_bounds
-from preprocessing.video_write import write_gif, write_video
+from preprocessing.video_write import VideoWriter, write_gif, write_video
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -31,6 +31,7 @@ __all__ = [
     "MediaError",
     "Reason",
     "VideoInfo",
+    "VideoWriter",
     "open_video",
     "probe",
     "read_clip",

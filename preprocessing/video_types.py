@@ -28,7 +28,6 @@ Reason = Literal[
     "too-short",
     "outside-frame",
     "no-distinct-frame",
-    "duplicate",
     "failed",
 ]
 """Why an item is rejected, in one machine word."""

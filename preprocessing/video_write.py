@@ -41,19 +41,37 @@ class VideoWriter:
         self._part = video_ffmpeg.beside(path)
         self._encoder: video_ffmpeg.Encoder | None = None
         self._size: tuple[int, int] | None = None
+        self._is_done = False
         self.num_frames = 0
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            if kind is None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def finish(self) -> None:
+        """Put the file in its place; further calls do nothing.
+
+        Raises:
+            ClipError: there was no frame.
+            EnvironmentProblem: the disk is full or the folder can't be written.
+        """
+        if not self._is_done:
+            try:
                 self._finish()
-            elif self._encoder is not None:
-                self._encoder.abort()
-        finally:
-            self._part.unlink(missing_ok=True)
+            finally:
+                self.abort()
+
+    def abort(self) -> None:
+        """Leave nothing behind, unless the file is in its place already."""
+        self._is_done = True
+        if self._encoder is not None:
+            self._encoder.abort()
+        self._part.unlink(missing_ok=True)
 
     def write(self, frames: np.ndarray) -> None:
         """Append frames, uint8 RGB (H, W, 3) or (n, H, W, 3).

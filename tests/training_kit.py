@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
 from models.contracts import INDEX_NAME, ShardClip, ShardFile, ShardIndex
 from models.motion.config import MotionConfig
@@ -24,7 +27,10 @@ from models.motion.networks import DEBUG
 from training.backends import local
 from training.checkpoint import info_from_json
 from training.config import LossConfig, TrainConfig
+from training.feed import PairBatch
 from training.job import TrainJob, TrainResult
+from training.phases import Batch
+from training.recipes import motion
 from training.runfolder import RunFolder
 
 SIZE_PX = 32
@@ -128,12 +134,23 @@ def start_rank(made: TrainJob, rank: int, size: int, port: int, *, dtype: str = 
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    command = [sys.executable, "-W", "error", __file__, dtype, job_to_json(made)]
+    return start(made, dtype, env)
+
+
+def start(made: TrainJob, how: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a process that runs `main`."""
+    tests = Path(__file__).parent
+    paths = {"PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
+    strict = [] if how == "ray" else ["-W", "error"]  # Ray warns of its own settings
     return subprocess.Popen(
-        command, env=env, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *strict, __file__, how, job_to_json(made)],
+        env={**env, **paths},
+        cwd=tests.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -151,12 +168,37 @@ def run_ranks(made: TrainJob, size: int, *, dtype: str = "float32") -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def gated_build(networks: Mapping[str, nn.Module], **options: Any) -> motion.MotionRecipe:
+    """The motion recipe, stopped before every step n for which ``$TEST_GATES/closed-n`` exists, until it is removed."""
+    recipe = motion.build(networks, **options)
+    gates, prepare = Path(os.environ["TEST_GATES"]), recipe.prepare
+
+    def gated(pairs: PairBatch) -> Batch:
+        step = int(pairs.items[0]) // recipe.train.batch_size
+        gate = gates / f"closed-{step}"
+        if gate.exists():
+            (gates / f"reached-{step}-{os.getpid()}").touch()
+            while gate.exists():
+                time.sleep(0.01)
+        return prepare(pairs)
+
+    recipe.prepare = gated  # type: ignore[method-assign]
+    return recipe
+
+
 def main() -> None:
-    """Train what the command line says: a dtype, and a job as JSON."""
-    torch.set_num_threads(1)
-    local.fit(job_from_json(sys.argv[2]), dtype=getattr(torch, sys.argv[1]))
+    """Train what the command line says: a dtype (this process alone, or a rank) or ``ray``, and a job as JSON."""
+    made = job_from_json(sys.argv[2])
+    if sys.argv[1] != "ray":
+        local.fit(made, dtype=getattr(torch, sys.argv[1]))
+        return
+    from pipelines.params import ClusterConfig
+    from pipelines.session import ray_session
+    from training.backends import ray_train
+
+    with ray_session(ClusterConfig(num_cpus=2)):
+        ray_train.fit(made)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main()

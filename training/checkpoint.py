@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -116,6 +117,9 @@ def info_from_json(raw: Any, where: str) -> CheckpointInfo:
         fix = "Use a checkpoint of this version of inkmotion"
         raise CheckpointError(must(where, f"have schema_version {SCHEMA_VERSION}", version, fix))
     made = _from_json(CheckpointInfo, raw, where)
+    counts, texts = (made.step, made.images_seen), (made.sha256, made.experiment, made.data)
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or not all(isinstance(t, str) for t in texts):
+        raise CheckpointError(must(where, "hold whole numbers and texts", f"{counts} and {texts}"))
     if made.preset not in MODELS:
         raise CheckpointError(must(f"{where}: preset", f"be one of {', '.join(MODELS)}", made.preset))
     return made
@@ -163,7 +167,11 @@ def read_state(folder: Path, info: CheckpointInfo) -> dict[str, Any]:
         fix = "Use a checkpoint of a run folder; an exported model can only be fine-tuned (init_from)"
         raise CheckpointError(must(str(folder), "hold the training's state to be resumed", "weights only", fix))
     _verify(folder / STATE, info.state_sha256)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise CheckpointError(must(str(folder / STATE), "hold plain values and tensors", got)) from error
     return state
 
 
@@ -233,8 +241,11 @@ def _from_json(cls: type[T], raw: Any, where: str) -> T:
     values = {name: _value(hints[name], value, f"{where}: {name}") for name, value in raw.items()}
     try:
         return cls(**values)
-    except (TypeError, ParamsError) as error:
-        raise CheckpointError(must(where, "be complete and valid", str(error))) from None
+    except ParamsError as error:
+        got = "; ".join(map(str, error.problems))
+        raise CheckpointError(must(where, "be valid", got)) from None
+    except TypeError as error:
+        raise CheckpointError(must(where, "be complete", str(error))) from None
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -105,7 +105,7 @@ def distribute(phase: Phase, world: World, *, deterministic: bool) -> nn.Module:
         return phase.module
     # Our batch norm synchronises its statistics and the other buffers follow from equal weights: none is broadcast.
     new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    options = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    options: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
     wrapped = DistributedDataParallel(phase.module, **options)
     if deterministic:
         # The hook's annotations would be strings here, which the registration refuses; a lambda has none.

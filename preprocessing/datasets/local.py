@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 class LocalFolder:
-    """All files below a folder, in order of their names. Names that begin with a dot, and ``README*``, are passed over."""
+    """All files below a folder, in order of their names, without ``README*`` and names that begin with a dot."""
 
     def __init__(self, folder: Path, *, dataset: str) -> None:
         self._folder, self._dataset = folder, dataset

@@ -7,15 +7,16 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from models.contracts import INDEX_NAME, ShardClip, ShardIndex
-from models.errors import ClipError
-from preprocessing.shards import encode_frames, write_index, write_shard
+from models.contracts import INDEX_NAME, Clip, ShardClip, ShardIndex
+from models.errors import ClipError, EnvironmentProblem
+from preprocessing.shards import ShardOptions, encode_frames, write_index, write_shard, write_shards
 from training.feed import Feed, FeedOptions, PairBatch, ShardReader
 from training.shard_cache import local_copy
 
@@ -303,6 +304,21 @@ def test_an_index_can_not_name_files_elsewhere(shards: Path, tmp_path: Path, mon
             ShardReader("memory://bad")
     finally:
         memory.rm("/bad", recursive=True)
+
+
+def test_a_node_that_does_not_see_the_folder_stops_the_sharding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preprocessing.shards._mapped", lambda rows, task: [task(row) for row in rows])
+    options = ShardOptions(dataset="x", split_rule="source", size_px=SIZE_PX, clips_per_shard=1)
+    place = {"split": "train", "identity": "one", "num_frames": 1, "fps": 25.0, "size_px": SIZE_PX, "start_frame": 0}
+    origin = {"origin": "x", "origin_sha256": "", "decoder": "decord", "sha256": "", "box": (0.0, 0.0, 1.0, 1.0)}
+    clips = [Clip(id=str(number), path=f"{number}.mp4", **place, **origin) for number in range(2)]
+    with pytest.raises(EnvironmentProblem, match=rf"must be seen by every Ray node; got not by {gethostname()}\."):
+        write_shards(clips, tmp_path / "elsewhere", tmp_path, options)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ClipError, match="none of 2 .*nothing there"):
+        write_shards(clips, tmp_path, tmp_path, options)
 
 
 def test_coded_frames_keep_their_colours() -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def fit(job: TrainJob, *, show: Show | None = show_line) -> TrainResult:
     """
     job = dataclasses.replace(job, run_folder=_absolute(job.run_folder), shards=_absolute(job.shards))
     num_workers, use_gpu = choose_workers(job.train)
+    _api()  # here, where warnings can be silenced, and not in the thread that fits
     folder = RunFolder(job.run_folder)
     try:
         with _environment(ENVIRONMENT), _following(job.run_folder, show):
@@ -76,7 +78,7 @@ def choose_workers(train: TrainConfig) -> tuple[int, bool]:
 
     if not ray.is_initialized():
         raise TrainingError(must("the Ray backend", "run inside a Ray session", "none", "Use backend local"))
-    total = ray.cluster_resources()
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = int(total.get("GPU", 0))
     use_gpu = gpus > 0 if train.use_gpu is None else train.use_gpu
     num_workers = train.num_workers or (max(1, gpus) if use_gpu else 1)
@@ -97,27 +99,37 @@ def _resources(train: TrainConfig, use_gpu: bool) -> dict[str, float]:
 
 
 def _fit(job: TrainJob, num_workers: int, use_gpu: bool) -> Any:
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    trainer = TorchTrainer(
+    api = _api()
+    trainer = api.torch.TorchTrainer(
         _train,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
+        torch_config=api.torch.TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=api.ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=_resources(job.train, use_gpu)
         ),
-        run_config=RunConfig(
+        run_config=api.RunConfig(
             name=f"{job.run_name}-{uuid.uuid4().hex[:8]}",  # a name that Ray knows would bring its own state back
             storage_path=f"{job.run_folder}/ray",
-            failure_config=FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=1),
-            logging_config=LoggingConfig(log_level="ERROR"),
+            failure_config=api.FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=1),
+            logging_config=api.LoggingConfig(log_level="ERROR"),
         ),
     )
     try:
         return trainer.fit().return_value
-    except TrainingFailedError as error:
+    except api.TrainingFailedError as error:
         raise TrainingError(_explained(error, job)) from error
+
+
+def _api() -> Any:
+    """Ray Train, untyped, because its annotations are those of the first version."""
+    with warnings.catch_warnings():  # Ray warns of its own settings
+        warnings.simplefilter("ignore")
+        import ray.data
+        import ray.train
+        import ray.train.torch
+
+        ray.data.DataContext.get_current()
+    return ray.train
 
 
 def _train(config: dict[str, Any]) -> TrainResult | InkmotionError:

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class _Worker:
                 journal.finish()
         result = self._result(loop)
         if self.world.is_first:
-            self.folder.write_json(SUMMARY, {"steps": result.steps, "done": not result.interrupted})
+            self.folder.write_json(SUMMARY, {"done": not result.interrupted, "result": asdict(result)})
         return result
 
     def _enter(self) -> int:
@@ -319,8 +319,6 @@ class FolderJournal:
 
 def flat_params(job: TrainJob) -> dict[str, str]:
     """Model and training configuration as ``train.losses.pixel`` -> text, for a tracking store."""
-    from dataclasses import asdict
-
     flat: dict[str, str] = {"preset": job.preset}
 
     def visit(prefix: str, value: Any) -> None:

@@ -76,6 +76,8 @@ def patience(timeout_s: float, *, retries: int = 1) -> Iterator[None]:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # it warns of its own type hints and of its own use of SQLAlchemy; a local filter would not be safe among threads
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
     own = [name for name in wanted if name not in os.environ]
     os.environ.update({name: wanted[name] for name in own})
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -98,10 +100,9 @@ def speaking_to(uri: str, *, timeout_s: float, retries: int = 1) -> Iterator[Any
     if path is not None:
         check_database(path, timeout_s=timeout_s)
     with patience(timeout_s, retries=retries):
-        with warnings.catch_warnings():  # MLflow warns of its own type hints while it is imported
-            warnings.simplefilter("ignore")
-            from mlflow.exceptions import MlflowException
-            from mlflow.tracking import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
         try:
             yield MlflowClient(tracking_uri=uri, registry_uri=uri)
         except TrackingError:
@@ -126,17 +127,18 @@ def deliver(folder: Path, uri: str, *, timeout_s: float, verify: bool = False) -
         TrackingError: the server is away or refuses; the cursor stands where it acknowledged last.
     """
     with only_deliverer(folder) as free:
-        if not free:
-            return Delivery(run_id=None, sent=0, waiting=0)
         cursors = read_cursors(folder)
         cursor = cursors.setdefault(public(uri), Cursor())
-        if not verify and not _count_waiting(folder, cursor):
-            return Delivery(run_id=cursor.run_id, sent=0, waiting=0)
+        waiting = _count_waiting(folder, cursor)
+        if not free or not (waiting or verify):
+            return Delivery(run_id=cursor.run_id, sent=0, waiting=waiting)
         with speaking_to(uri, timeout_s=timeout_s) as client:
             if verify:
                 _forget_lost_run(client, cursor)
-            courier = _Courier(folder, client, uri, cursor, lambda: write_cursors(folder, cursors))
-            return Delivery(run_id=cursor.run_id, sent=courier.run(verify=verify), waiting=0)
+            sent = 0
+            if _count_waiting(folder, cursor):
+                sent = _Courier(folder, client, uri, cursor, lambda: write_cursors(folder, cursors)).run(verify=verify)
+            return Delivery(run_id=cursor.run_id, sent=sent, waiting=0)
 
 
 def run_of(folder: Path, uri: str) -> str | None:
@@ -158,9 +160,10 @@ def flush_all(runs_root: Path, uri: str, *, timeout_s: float = 30.0) -> Flushed:
     for folder in folders:
         try:
             sent += deliver(folder, uri, timeout_s=timeout_s, verify=True).sent
-            waiting += _count_waiting(folder, read_cursors(folder).get(public(uri), Cursor()))
         except TrackingError as error:
             problems.append(f"{folder.name}: {error}")
+        with contextlib.suppress(TrackingError):  # a broken record was named above
+            waiting += _count_waiting(folder, read_cursors(folder).get(public(uri), Cursor()))
     return Flushed(runs=len(folders), sent=sent, waiting=waiting, problems=tuple(problems))
 
 

@@ -1,0 +1,444 @@
+"""Trains an experiment: finds its run and goes on with it, exports the final model, reports."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from models.catalog import MODELS
+from models.contracts import INDEX_NAME
+from models.errors import CheckpointError, TrackingError, TrainingError, must
+from models.perceptual import VGG19_FILE
+from pipelines.lineage import data_tags, git_tags
+from pipelines.params import ExperimentConfig, Params
+from pipelines.shipping import ship
+from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
+from training.checkpoint import MANIFEST, CheckpointInfo, export_weights, file_sha256, read_info
+from training.config import TrainConfig
+from training.feed import ShardReader
+from training.job import TrainJob, TrainResult
+from training.progress import Progress, Show, show_line
+from training.runfolder import RECORDS, SUMMARY, RunFolder, is_url
+from training.tracking.jsonl import read_metrics
+from training.validation import COPY_L1, L1
+
+log = logging.getLogger(__name__)
+
+Backend = Literal["ray", "local"]
+
+OPERATIONAL = frozenset(
+    {
+        "num_workers",
+        "num_threads",
+        "use_gpu",
+        "deterministic",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "keep_last",
+        "picture_every_steps",
+        "max_failures",
+        "feed_threads",
+        "prefetch_batches",
+    }
+)
+"""Keys of a training that change how it runs and not, but for rounding, what comes out."""
+HASH_LETTERS = 8
+FIGURES = (
+    "steps",
+    "images_seen",
+    "seconds",
+    "step_s",
+    "samples_per_s",
+    "data_wait_s",
+    "data_wait_share",
+    "best_step",
+    "best_metric",
+    "stopped_early",
+    "restarts",
+    "num_workers",
+    "device",
+)
+"""Taken over from `TrainResult`."""
+Curves = list[tuple[int, dict[str, float]]]
+"""Metrics by step, as the record holds them."""
+TOTAL = "loss/total"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """What a training did, and with what; times are of all its attempts together unless the name says otherwise."""
+
+    experiment: str
+    preset: str
+    dataset: str
+    split_rule: str
+    """How test clips were set apart: ``identity``, ``source`` or ``time``."""
+    data_sha256: str
+    """Of the shards' index."""
+    run_name: str
+    run_folder: str
+    backend: Backend
+    steps: int
+    images_seen: int
+    seconds: float
+    step_s: float
+    samples_per_s: float
+    data_wait_s: float
+    data_wait_share: float
+    best_step: int
+    best_metric: float | None
+    """Validation L1 of the best checkpoint."""
+    validation_l1: float | None
+    """Of the final model."""
+    validation_copy_source_l1: float | None
+    """Of doing nothing, on the same pairs."""
+    stopped_early: bool
+    restarts: int
+    num_workers: int
+    device: str
+    first_loss: float | None
+    """Sum of all terms, mean of the first tenth of the steps."""
+    last_loss: float | None
+    """Likewise of the last tenth."""
+    weights_sha256: str
+    mlflow_run_id: str | None
+    tags: dict[str, str]
+
+
+def run(
+    name: str,
+    params: Params,
+    paths: Paths,
+    *,
+    backend: Backend = "ray",
+    resume: str | None = None,
+    fresh: bool = False,
+) -> TrainReport:
+    """Train an experiment, or go on with its unfinished run.
+
+    A run is named by the experiment and a hash of all that changes its result. The same settings find the same run: it
+    goes on where it was killed or stopped, and when it is finished it is only exported again.
+
+    Args:
+        name: of the experiment.
+        params: of the project.
+        paths: of the project.
+        backend: ``ray``, or ``local`` for this process alone (or several under torchrun).
+        resume: go on with this run (a name, a folder or a URL), although the settings may have changed.
+        fresh: remove the run and start anew.
+
+    Raises:
+        InkmotionError: the training can't start or go on, or was stopped before its end.
+    """
+    experiment = params.experiment(name)
+    shards = paths.shards(experiment.dataset)
+    split_rule = ShardReader(shards).index.split_rule
+    data_sha256 = file_sha256(shards / INDEX_NAME)
+    location = _location(name, experiment, data_sha256, params, paths, resume=resume)
+    job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location)
+    writes = backend == "ray" or int(os.environ.get("RANK", "0")) == 0  # under torchrun every rank gets here
+    with _locked(paths.trained(name), location) if writes else contextlib.nullcontext():
+        if fresh and writes:
+            _remove(location)
+        with contextlib.closing(RunFolder(location)) as folder:
+            result = None if fresh else _finished(folder, job.train.max_steps)
+            if result is None:
+                _check_model(folder, job)
+                result = _train(job, params, backend)
+            else:
+                log.info("run %s is finished: its model is exported again", job.run_name)
+            made = _made(job, result, folder, paths.trained(name) if writes else None)
+        report = _report(made, dataset=experiment.dataset, split_rule=split_rule, backend=backend)
+        if writes:
+            write_text(paths.report("train", name).with_name(f"{name}-losses.csv"), losses_csv(made.curves))
+            write_report(paths.report("train", name), report)
+    return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What a training left behind."""
+
+    job: TrainJob
+    result: TrainResult
+    info: CheckpointInfo
+    curves: Curves
+    mlflow_run_id: str | None
+
+
+def _made(job: TrainJob, result: TrainResult, folder: RunFolder, target: Path | None) -> _Made:
+    """Export the final model, and gather what was recorded."""
+    checkpoint = folder.checkpoint(result.steps)
+    if target is None:
+        return _Made(job=job, result=result, info=read_info(checkpoint), curves=[], mlflow_run_id=None)
+    with fresh_folder(target) as making:
+        info = export_weights(checkpoint, making)
+    folder.fetch(RECORDS)
+    run_id = _deliver(folder, job)
+    return _Made(job=job, result=result, info=info, curves=read_metrics(folder.local), mlflow_run_id=run_id)
+
+
+def _report(made: _Made, *, dataset: str, split_rule: str, backend: Backend) -> TrainReport:
+    totals = [total for _, values in made.curves if (total := _total(values)) is not None]
+    part = max(1, len(totals) // 10)
+    figures = asdict(made.result)
+    return TrainReport(
+        experiment=made.job.experiment,
+        preset=made.job.preset,
+        dataset=dataset,
+        split_rule=split_rule,
+        data_sha256=made.info.data,
+        run_name=made.job.run_name,
+        run_folder=made.job.run_folder,
+        backend=backend,
+        validation_l1=made.info.metrics.get(L1),
+        validation_copy_source_l1=made.info.metrics.get(COPY_L1),
+        first_loss=sum(totals[:part]) / part if totals else None,
+        last_loss=sum(totals[-part:]) / part if totals else None,
+        weights_sha256=made.info.sha256,
+        mlflow_run_id=made.mlflow_run_id,
+        tags=dict(made.job.tags),
+        **{key: figures[key] for key in FIGURES},
+    )
+
+
+def run_hash(experiment: ExperimentConfig, data_sha256: str) -> str:
+    """Of everything that changes a training's result."""
+    train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
+    facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_LETTERS]
+
+
+def losses_csv(curves: Curves) -> str:
+    """A row per step: every loss, their sum, and the validation where there was one."""
+    names = sorted({name for _, values in curves for name in values if name.startswith(("loss/", "validation/"))})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", TOTAL, *names])
+    for step, values in curves:
+        total = _total(values)
+        if total is not None:
+            writer.writerow([step, f"{total:.6g}", *(f"{values[n]:.6g}" if n in values else "" for n in names)])
+    return text.getvalue()
+
+
+def _location(
+    name: str, experiment: ExperimentConfig, data_sha256: str, params: Params, paths: Paths, *, resume: str | None
+) -> str:
+    storage = params.cluster.storage_path
+    run_name = resume or f"{name}-{run_hash(experiment, data_sha256)}"
+    if resume is not None and ("/" in resume or is_url(resume)):
+        location = resume if is_url(resume) else str(Path(resume).resolve())
+    elif storage is not None:
+        location = f"{storage if is_url(storage) else str(Path(storage).resolve())}/{run_name}".replace("file://", "")
+    else:
+        location = str(paths.run(run_name).resolve())
+    if resume is not None and not RunFolder(location).steps():
+        fix = "Name a run in runs/, or leave --resume out: an unfinished run is found by itself"
+        raise CheckpointError(must(f"--resume {resume}", "name a run with a checkpoint", location, fix))
+    return location
+
+
+@contextlib.contextmanager
+def _locked(target: Path, location: str) -> Iterator[None]:
+    """Be the only writer of the export, and of the run: two stages may export to different places and share a run."""
+    with only_writer(target), contextlib.nullcontext() if is_url(location) else only_writer(Path(location)):
+        yield
+
+
+def _remove(location: str) -> None:
+    if is_url(location):
+        import fsspec
+
+        system, root = fsspec.core.url_to_fs(location)
+        with contextlib.suppress(FileNotFoundError):
+            system.rm(root, recursive=True)
+    else:
+        shutil.rmtree(location, ignore_errors=True)
+
+
+def _finished(folder: RunFolder, max_steps: int) -> TrainResult | None:
+    """What a finished run came to, or None; one that is asked for more steps is not finished."""
+    summary = folder.read_json(SUMMARY)
+    if not isinstance(summary, dict) or not summary.get("done"):
+        return None
+    try:
+        result = TrainResult(**summary["result"])
+    except (TypeError, KeyError):
+        return None
+    enough = result.steps >= max_steps or result.stopped_early
+    return result if enough and result.steps in folder.steps() else None
+
+
+def _job(
+    name: str, experiment: ExperimentConfig, params: Params, paths: Paths, *, data_sha256: str, location: str
+) -> TrainJob:
+    storage, spec = params.cluster.storage_path, MODELS[experiment.preset]
+    shards = ship(
+        paths.shards(experiment.dataset),
+        storage,
+        kind="shards",
+        name=f"{experiment.dataset}-{data_sha256[:HASH_LETTERS]}",
+        last=INDEX_NAME,
+    )
+    return TrainJob(
+        experiment=name,
+        run_name=location.rstrip("/").rpartition("/")[2],
+        preset=experiment.preset,
+        recipe=spec.recipe,
+        build=spec.build,
+        model=experiment.model,
+        train=_with_weights(experiment.train, paths, storage),
+        shards=shards,
+        run_folder=location,
+        init_weights=_initial(experiment.train, storage),
+        tags=_tags(experiment, paths, data_sha256),
+        tracking_uri=_tracking_uri(params, paths),
+        tracking_timeout_s=params.tracking.timeout_s,
+    )
+
+
+def _with_weights(train: TrainConfig, paths: Paths, storage: str | None) -> TrainConfig:
+    """The backbone's file by a path that holds on every node."""
+    if train.perceptual_backbone != "vgg19" or not any(train.losses.perceptual):
+        return train
+    path = Path(train.perceptual_weights) if train.perceptual_weights else paths.weights / VGG19_FILE.name
+    place = str(path.resolve())
+    if storage is not None and path.is_file() and not is_url(storage):
+        name = f"{path.stem}-{file_sha256(path)[:HASH_LETTERS]}{path.suffix}"
+        copy = Path(storage).resolve() / "weights" / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy.with_suffix(".part"))
+            copy.with_suffix(".part").rename(copy)
+        place = str(copy)
+    return dataclasses.replace(train, perceptual_weights=place)
+
+
+def _initial(train: TrainConfig, storage: str | None) -> str | None:
+    """The checkpoint to fine-tune from, by a path that holds on every node."""
+    if train.init_from is None:
+        return None
+    if train.init_from.startswith("models:"):
+        from pipelines.registry import checkpoint_of
+
+        local = Path(checkpoint_of(train.init_from))
+    elif is_url(train.init_from):
+        return train.init_from
+    else:
+        local = Path(train.init_from)
+    return ship(local, storage, kind="checkpoints", name=read_info(local).sha256[:16], last=MANIFEST)
+
+
+def _check_model(folder: RunFolder, job: TrainJob) -> None:
+    """A run goes on with the networks that it began with."""
+    steps = folder.steps()
+    if not steps:
+        return
+    info = read_info(folder.checkpoint(steps[-1]))
+    if (info.preset, info.model) != (job.preset, job.model):
+        fix = "Use the settings it was started with, or leave --resume out to start another run"
+        raise CheckpointError(must(job.run_folder, "hold the networks that params.yaml describes", "others", fix))
+
+
+def _train(job: TrainJob, params: Params, backend: Backend) -> TrainResult:
+    with _display(job) as show:
+        if backend == "local":
+            from training.backends import local
+
+            result = local.fit(job, show=show)
+        else:
+            from pipelines.session import ray_session
+            from training.backends import ray_train
+
+            with ray_session(params.cluster):
+                result = ray_train.fit(job, show=show)
+    if result.interrupted:
+        got = f"a stop after step {result.steps} of {job.train.max_steps}"
+        fix = "A checkpoint is written: run the same command to go on"
+        raise TrainingError(must("the training", "reach its last step to be exported", got, fix))
+    return result
+
+
+@contextlib.contextmanager
+def _display(job: TrainJob) -> Iterator[Show]:
+    """A live bar on a terminal, lines of the log elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield show_line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(job.experiment), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, TextColumn("{task.description}"), console=console) as bar:
+        task = bar.add_task("starting", total=job.train.max_steps)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.step, description=_bar_text(progress))
+
+        yield show
+
+
+def _bar_text(progress: Progress) -> str:
+    total = _total(dict(progress.losses))
+    validation = progress.losses.get("validation/l1")
+    parts = [
+        f"{progress.step_s:.3g} s/step",
+        f"{progress.samples_per_s:.3g} samples/s",
+        f"data wait {progress.data_wait_share:.0%}",
+        f"{progress.memory_mb:.0f} MB",
+        *([f"loss {total:.4g}"] if total is not None else []),
+        *([f"L1 {validation:.4g}"] if validation is not None else []),
+    ]
+    return ", ".join(parts)
+
+
+def _tags(experiment: ExperimentConfig, paths: Paths, data_sha256: str) -> dict[str, str]:
+    facts = json.dumps([asdict(experiment.model), asdict(experiment.train)], sort_keys=True)
+    return {
+        **git_tags(paths.root),
+        **data_tags(paths.root, paths.shards(experiment.dataset)),
+        "dataset": experiment.dataset,
+        "data.index_sha256": data_sha256,
+        "params_sha256": hashlib.sha256(facts.encode()).hexdigest(),
+    }
+
+
+def _tracking_uri(params: Params, paths: Paths) -> str:
+    from pipelines.registry import default_uri
+
+    return str(default_uri(params, paths))
+
+
+def _deliver(folder: RunFolder, job: TrainJob) -> str | None:
+    """Send what the training could not; the id of the run in the tracking store, as far as it is known."""
+    from training.tracking.mlflow import deliver, run_of
+
+    uri = job.tracking_uri
+    if uri is None:
+        return None
+    try:
+        deliver(folder.local, uri, timeout_s=job.tracking_timeout_s)
+    except TrackingError as error:
+        log.warning("%s What was recorded waits in %s; `inkmotion tracking flush` sends it.", error, folder.location)
+    folder.publish(RECORDS)
+    return run_of(folder.local, uri)
+
+
+def _total(values: dict[str, float]) -> float | None:
+    terms = [value for name, value in values.items() if name.startswith("loss/")]
+    return sum(terms) if terms else None
