@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from models.errors import EnvironmentProblem, ParamsError, Problem, must
-from pipelines import framing, strips
-from pipelines.engines import Engine
+from pipelines import framing, registry, strips
+from pipelines.engines import Device, Engine, from_checkpoint, from_version
 from pipelines.framing import Framed
 from pipelines.params import AnimationConfig, Params
 from pipelines.progress import bar
@@ -166,7 +166,7 @@ def _animate(
         rendered_frames_per_s=round(len(made.result) / max(made.render_s, 1e-9), 2),
         note=_note(made, options),
     )
-    logger.info("%d frames in %.1f s: %s", report.num_frames, report.seconds, ", ".join(report.outputs))
+    logger.info("%d frames in %.1f s: %s", report.num_frames, report.seconds, ", ".join(out.name for out in outs))
     return report, made
 
 
@@ -287,12 +287,39 @@ def _note(made: Animation, options: AnimateOptions) -> str:
 
 
 def registered(experiment: str, params: Params, paths: Paths) -> tuple[str, Engine]:
-    """The experiment's champion, or its candidate while there is no champion.
+    """The experiment's champion, or its candidate while there is no champion, as ``models:/NAME/VERSION``.
 
     Raises:
         TrackingError: it has neither, or the registry is away.
     """
-    from pipelines import registry
+    store = registry.store_of(params, paths)
+    aliases = {alias for version in registry.versions_of(experiment, store) for alias in version.aliases}
+    alias = registry.CHAMPION if registry.CHAMPION in aliases else registry.CANDIDATE
+    return from_version(f"models:/{experiment}@{alias}", store)
 
-    uri = registry.default_uri(params, paths)
-    raise NotImplementedError(uri)
+
+def open_engine(
+    params: Params | None, paths: Paths, *, model: str | None, checkpoint: Path | None, device: Device = "auto"
+) -> tuple[str, Engine]:
+    """What the command line names: a model version or a checkpoint, and where it came from.
+
+    Args:
+        params: of the project, for its registry; None: the environment's.
+        paths: of the project.
+        model: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/NAME``.
+        checkpoint: a checkpoint's or exported model's folder.
+        device: ``auto`` takes a GPU when there is one.
+
+    Raises:
+        ParamsError: neither or both are named.
+        TrackingError: no such version, or the registry is away.
+        CheckpointError: no whole checkpoint.
+        EnvironmentProblem: no such device.
+    """
+    if (model is None) == (checkpoint is None):
+        got = "neither" if model is None else "both"
+        raise ParamsError([Problem("model and checkpoint", got, "be given one of the two (--model or --checkpoint)")])
+    if model is not None:
+        return from_version(model, registry.store_of(params, paths), device=device)
+    assert checkpoint is not None, "one of the two is given"
+    return str(checkpoint), from_checkpoint(checkpoint, device=device)[0]

@@ -143,6 +143,7 @@ def _on_ray(rows: list[dict[str, Any]], work: Callable[[dict[str, Any]], dict[st
 
     if not rows:
         return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the stage tells its progress itself
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # Ray's context warns of itself, too
         context = ray.data.DataContext.get_current()

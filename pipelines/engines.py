@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.errors import EnvironmentProblem, ShapeError, must
+from models.errors import CheckpointError, EnvironmentProblem, ShapeError, must
 from models.motion.generator import Generator
 from models.motion.keypoints import KeypointDetector, Keypoints
-from pipelines.served.motion import Motion
+from pipelines import registry
+from pipelines.registry import Store
+from pipelines.served.motion import Motion, MotionSession
 from training.checkpoint import CheckpointInfo, load_networks
 
 logger = logging.getLogger(__name__)
@@ -60,7 +63,7 @@ class TorchSession:
         Raises:
             EnvironmentProblem: ``cuda`` is asked for where there is none.
         """
-        torch.set_flush_denormal(True)  # sharp heat maps are full of denormals, on which CPU convolutions crawl
+        _flush_denormals()
         self.size_px = size_px
         self.batch_size = batch_size
         self.device = pick_device(device)
@@ -123,6 +126,14 @@ class TorchSession:
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))).to(self.device)
 
 
+def _flush_denormals() -> None:
+    """Sharp heat maps are full of denormals, on which CPU convolutions crawl.
+
+    Threads take the setting over from the one that starts them, so this comes before torch starts any.
+    """
+    torch.set_flush_denormal(True)
+
+
 def _expand(points: Keypoints, batch: int) -> Keypoints:
     jacobian = None if points.jacobian is None else points.jacobian.expand(batch, -1, -1, -1)
     return Keypoints(points.value.expand(batch, -1, -1), jacobian)
@@ -151,6 +162,7 @@ def from_checkpoint(
         EnvironmentProblem: ``cuda`` is asked for where there is none.
     """
     before_s = time.perf_counter()
+    _flush_denormals()
     networks, info = load_networks(folder)
     generator, detector = _motion_networks(networks, folder)
     session = TorchSession(generator, detector, size_px=info.model.size_px, device=device, batch_size=batch_size)
@@ -160,9 +172,39 @@ def from_checkpoint(
     return session, info
 
 
-def _motion_networks(networks: dict[str, nn.Module], folder: Path) -> tuple[Generator, KeypointDetector]:
-    from models.errors import CheckpointError
+def from_version(uri: str, store: Store, *, device: Device = "auto") -> tuple[str, MotionSession]:
+    """An engine out of a registered model version, and the version's own URI (an alias may move, a version does not).
 
+    Raises:
+        TrackingError: no such version, one that is not of this project, or the registry is away.
+        CheckpointError: its graph can't be opened.
+        EnvironmentProblem: ``cuda`` is asked for where ONNX Runtime has none.
+    """
+    providers = _providers(device)
+    version = registry.find(uri, store)
+    with tempfile.TemporaryDirectory(prefix="inkmotion-version-") as scratch:
+        graph = registry.onnx_of(registry.resolve(version.uri, store, target=Path(scratch)))
+        try:
+            session = MotionSession(graph, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors share no class of their own
+            got = " ".join(str(error).split())[:200]
+            raise CheckpointError(must(version.uri, "hold a graph that ONNX Runtime can open", got)) from error
+    return version.uri, session
+
+
+def _providers(device: Device) -> list[str] | None:
+    """ONNX Runtime's providers; None leaves the choice to the session."""
+    import onnxruntime
+
+    if device == "auto":
+        return None
+    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        fix = "Use cpu or auto, or install onnxruntime-gpu"
+        raise EnvironmentProblem(must("device", "be one that ONNX Runtime has here", device, fix))
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+
+
+def _motion_networks(networks: dict[str, nn.Module], folder: Path) -> tuple[Generator, KeypointDetector]:
     generator, detector = networks.get("generator"), networks.get("keypoint_detector")
     if not isinstance(generator, Generator) or not isinstance(detector, KeypointDetector):
         got = ", ".join(f"{name} ({type(network).__name__})" for name, network in networks.items()) or "nothing"

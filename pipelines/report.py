@@ -154,10 +154,10 @@ def commands(
         shown.append(
             ("Let the champion alias follow, if the candidate is better", f"inkmotion promote {versions[0].name}")
         )
-    names = [training.name for training in trainings if training.has_run]
+    names = [training.run_name for training in trainings if training.has_run]
     if len(names) > 1:
         shown.append(("Two trainings beside each other", f"inkmotion compare {names[0]} {names[1]}"))
-    shown.append(("What a full-scale training would take", "inkmotion train --dry-run"))
+    shown.append(("What a run would take in time, memory and disk", "inkmotion run --dry-run"))
     shown.append(("What this machine has, and what is missing", "inkmotion doctor"))
     shown.append(("All of it again; only what changed runs", "make run"))
     return shown
@@ -166,6 +166,7 @@ def commands(
 def _missing(params: Params, reports: Reports) -> tuple[str, ...]:
     wanted = [
         *(("download", name) for name in params.datasets),
+        *(("cut", name) for name in params.datasets),
         *(("shard", name) for name in params.datasets),
         *(("train", name) for name in params.experiments),
         *(("evaluate", name) for name in params.experiments),

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from models.contracts import Split
 from pipelines import plots
 from pipelines.params import Params
 from pipelines.report_data import Report, Reports, find, number, read_curves, size
@@ -109,7 +110,8 @@ class TrainingView:
     """(what, value, filter that words it)."""
     losses: Themed | None
     validation: Themed | None
-    best_l1: float | None
+    run_name: str
+    """In the tracking store."""
     has_run: bool
 
 
@@ -164,7 +166,7 @@ def _dataset(name: str, config: DatasetConfig, paths: Paths, reports: Reports) -
         frames=_whole(find(shards, "frames") or find(cut, "frames")),
         identities=_whole(find(cut, "identities")),
         unused=_unused(find(cut, "dropped_frames")),
-        splits=tuple((split, size(count), _whole(frames_of.get(split))) for split, count in clips_of.items()),
+        splits=tuple((split, size(clips_of[split]), _whole(frames_of.get(split))) for split in _in_order(clips_of)),
         size_px=config.size_px,
         bytes=_whole(find(shards, "bytes")),
         contact=embed(paths.pictures("cut", name) / "contact.png", alt=f"Contact sheet of {name}"),
@@ -182,6 +184,12 @@ def _rejects(*stages: Report) -> tuple[tuple[str, int], ...]:
         elif isinstance(rejected, list):
             counts.update(str(find(item, "reason") or "unnamed") for item in rejected)
     return tuple((reason, count) for reason, count in counts.most_common() if count)
+
+
+def _in_order(splits: Mapping[str, Any]) -> list[str]:
+    """The splits' names, those of the project first in its own order."""
+    known = [split for split in get_args(Split) if split in splits]
+    return [*known, *(split for split in splits if split not in known)]
 
 
 def _unused(dropped: Any) -> tuple[tuple[str, int], ...]:
@@ -252,6 +260,7 @@ def _training(name: str, params: Params, paths: Paths, reports: Reports) -> Trai
         ("Duration", number(find(report, "seconds")), "duration"),
         ("Restarts", _whole(find(report, "restarts")), "count"),
         ("Best at step", _whole(find(report, "best_step")), "count"),
+        ("Validation L1", number(report.get("validation_l1")), "figure"),
     )
     return TrainingView(
         name=name,
@@ -260,7 +269,7 @@ def _training(name: str, params: Params, paths: Paths, reports: Reports) -> Trai
         facts=tuple(fact for fact in facts if fact[1] is not None),
         losses=loss_picture(curves, name),
         validation=validation_picture(curves, name),
-        best_l1=number(find(report, "best_metric")),
+        run_name=str(report.get("run_name") or name),
         has_run=bool(report),
     )
 
@@ -349,7 +358,8 @@ def _sentence(value: Any) -> str:
     """A decision in words, whether it is a text or a mapping that holds one."""
     if isinstance(value, Mapping):
         value = find(value, "sentence", "reason", "why", "text")
-    return str(value or "")
+    text = str(value or "")
+    return text[:1].upper() + text[1:]
 
 
 def _whole(value: Any) -> int | None:

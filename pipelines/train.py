@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from models.catalog import MODELS
 from models.contracts import INDEX_NAME
@@ -24,18 +21,16 @@ from pipelines.lineage import data_tags, git_tags
 from pipelines.params import ExperimentConfig, Params
 from pipelines.shipping import ship
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
-from training.checkpoint import MANIFEST, CheckpointInfo, export_weights, file_sha256, read_info
+from pipelines.train_display import display
+from pipelines.train_report import Backend, Made, TrainReport, losses_csv, make_report
+from training.checkpoint import MANIFEST, export_weights, file_sha256, read_info
 from training.config import TrainConfig
 from training.feed import ShardReader
 from training.job import TrainJob, TrainResult
-from training.progress import Progress, Show, show_line
 from training.runfolder import RECORDS, SUMMARY, RunFolder, is_url
 from training.tracking.jsonl import read_metrics
-from training.validation import COPY_L1, L1
 
 log = logging.getLogger(__name__)
-
-Backend = Literal["ray", "local"]
 
 OPERATIONAL = frozenset(
     {
@@ -54,66 +49,6 @@ OPERATIONAL = frozenset(
 )
 """Keys of a training that change how it runs and not, but for rounding, what comes out."""
 HASH_LETTERS = 8
-FIGURES = (
-    "steps",
-    "images_seen",
-    "seconds",
-    "step_s",
-    "samples_per_s",
-    "data_wait_s",
-    "data_wait_share",
-    "best_step",
-    "best_metric",
-    "stopped_early",
-    "restarts",
-    "num_workers",
-    "device",
-)
-"""Taken over from `TrainResult`."""
-Curves = list[tuple[int, dict[str, float]]]
-"""Metrics by step, as the record holds them."""
-TOTAL = "loss/total"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """What a training did, and with what; times are of all its attempts together unless the name says otherwise."""
-
-    experiment: str
-    preset: str
-    dataset: str
-    split_rule: str
-    """How test clips were set apart: ``identity``, ``source`` or ``time``."""
-    data_sha256: str
-    """Of the shards' index."""
-    run_name: str
-    run_folder: str
-    backend: Backend
-    steps: int
-    images_seen: int
-    seconds: float
-    step_s: float
-    samples_per_s: float
-    data_wait_s: float
-    data_wait_share: float
-    best_step: int
-    best_metric: float | None
-    """Validation L1 of the best checkpoint."""
-    validation_l1: float | None
-    """Of the final model."""
-    validation_copy_source_l1: float | None
-    """Of doing nothing, on the same pairs."""
-    stopped_early: bool
-    restarts: int
-    num_workers: int
-    device: str
-    first_loss: float | None
-    """Sum of all terms, mean of the first tenth of the steps."""
-    last_loss: float | None
-    """Likewise of the last tenth."""
-    weights_sha256: str
-    mlflow_run_id: str | None
-    tags: dict[str, str]
 
 
 def run(
@@ -159,58 +94,23 @@ def run(
             else:
                 log.info("run %s is finished: its model is exported again", job.run_name)
             made = _made(job, result, folder, paths.trained(name) if writes else None)
-        report = _report(made, dataset=experiment.dataset, split_rule=split_rule, backend=backend)
+        report = make_report(made, dataset=experiment.dataset, split_rule=split_rule, backend=backend)
         if writes:
             write_text(paths.report("train", name).with_name(f"{name}-losses.csv"), losses_csv(made.curves))
             write_report(paths.report("train", name), report)
     return report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """What a training left behind."""
-
-    job: TrainJob
-    result: TrainResult
-    info: CheckpointInfo
-    curves: Curves
-    mlflow_run_id: str | None
-
-
-def _made(job: TrainJob, result: TrainResult, folder: RunFolder, target: Path | None) -> _Made:
+def _made(job: TrainJob, result: TrainResult, folder: RunFolder, target: Path | None) -> Made:
     """Export the final model, and gather what was recorded."""
     checkpoint = folder.checkpoint(result.steps)
     if target is None:
-        return _Made(job=job, result=result, info=read_info(checkpoint), curves=[], mlflow_run_id=None)
+        return Made(job=job, result=result, info=read_info(checkpoint), curves=[], mlflow_run_id=None)
     with fresh_folder(target) as making:
         info = export_weights(checkpoint, making)
     folder.fetch(RECORDS)
     run_id = _deliver(folder, job)
-    return _Made(job=job, result=result, info=info, curves=read_metrics(folder.local), mlflow_run_id=run_id)
-
-
-def _report(made: _Made, *, dataset: str, split_rule: str, backend: Backend) -> TrainReport:
-    totals = [total for _, values in made.curves if (total := _total(values)) is not None]
-    part = max(1, len(totals) // 10)
-    figures = asdict(made.result)
-    return TrainReport(
-        experiment=made.job.experiment,
-        preset=made.job.preset,
-        dataset=dataset,
-        split_rule=split_rule,
-        data_sha256=made.info.data,
-        run_name=made.job.run_name,
-        run_folder=made.job.run_folder,
-        backend=backend,
-        validation_l1=made.info.metrics.get(L1),
-        validation_copy_source_l1=made.info.metrics.get(COPY_L1),
-        first_loss=sum(totals[:part]) / part if totals else None,
-        last_loss=sum(totals[-part:]) / part if totals else None,
-        weights_sha256=made.info.sha256,
-        mlflow_run_id=made.mlflow_run_id,
-        tags=dict(made.job.tags),
-        **{key: figures[key] for key in FIGURES},
-    )
+    return Made(job=job, result=result, info=info, curves=read_metrics(folder.local), mlflow_run_id=run_id)
 
 
 def run_hash(experiment: ExperimentConfig, data_sha256: str) -> str:
@@ -218,19 +118,6 @@ def run_hash(experiment: ExperimentConfig, data_sha256: str) -> str:
     train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
     facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_LETTERS]
-
-
-def losses_csv(curves: Curves) -> str:
-    """A row per step: every loss, their sum, and the validation where there was one."""
-    names = sorted({name for _, values in curves for name in values if name.startswith(("loss/", "validation/"))})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", TOTAL, *names])
-    for step, values in curves:
-        total = _total(values)
-        if total is not None:
-            writer.writerow([step, f"{total:.6g}", *(f"{values[n]:.6g}" if n in values else "" for n in names)])
-    return text.getvalue()
 
 
 def _location(
@@ -310,7 +197,7 @@ def _job(
 
 
 def _with_weights(train: TrainConfig, paths: Paths, storage: str | None) -> TrainConfig:
-    """The backbone's file by a path that holds on every node."""
+    """The backbone's file by a path that holds on every node; with storage behind a URL each node needs its own."""
     if train.perceptual_backbone != "vgg19" or not any(train.losses.perceptual):
         return train
     path = Path(train.perceptual_weights) if train.perceptual_weights else paths.weights / VGG19_FILE.name
@@ -350,10 +237,13 @@ def _check_model(folder: RunFolder, job: TrainJob) -> None:
     if (info.preset, info.model) != (job.preset, job.model):
         fix = "Use the settings it was started with, or leave --resume out to start another run"
         raise CheckpointError(must(job.run_folder, "hold the networks that params.yaml describes", "others", fix))
+    data = job.tags["data.index_sha256"]
+    if info.data != data:
+        log.warning("the run began on other shards (%s) than these (%s)", info.data[:12], data[:12])
 
 
 def _train(job: TrainJob, params: Params, backend: Backend) -> TrainResult:
-    with _display(job) as show:
+    with display(job) as show:
         if backend == "local":
             from training.backends import local
 
@@ -369,42 +259,6 @@ def _train(job: TrainJob, params: Params, backend: Backend) -> TrainResult:
         fix = "A checkpoint is written: run the same command to go on"
         raise TrainingError(must("the training", "reach its last step to be exported", got, fix))
     return result
-
-
-@contextlib.contextmanager
-def _display(job: TrainJob) -> Iterator[Show]:
-    """A live bar on a terminal, lines of the log elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield show_line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn(job.experiment), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, TextColumn("{task.description}"), console=console) as bar:
-        task = bar.add_task("starting", total=job.train.max_steps)
-
-        def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.step, description=_bar_text(progress))
-
-        yield show
-
-
-def _bar_text(progress: Progress) -> str:
-    total = _total(dict(progress.losses))
-    validation = progress.losses.get("validation/l1")
-    parts = [
-        f"{progress.step_s:.3g} s/step",
-        f"{progress.samples_per_s:.3g} samples/s",
-        f"data wait {progress.data_wait_share:.0%}",
-        f"{progress.memory_mb:.0f} MB",
-        *([f"loss {total:.4g}"] if total is not None else []),
-        *([f"L1 {validation:.4g}"] if validation is not None else []),
-    ]
-    return ", ".join(parts)
 
 
 def _tags(experiment: ExperimentConfig, paths: Paths, data_sha256: str) -> dict[str, str]:
@@ -437,8 +291,3 @@ def _deliver(folder: RunFolder, job: TrainJob) -> str | None:
         log.warning("%s What was recorded waits in %s; `inkmotion tracking flush` sends it.", error, folder.location)
     folder.publish(RECORDS)
     return run_of(folder.local, uri)
-
-
-def _total(values: dict[str, float]) -> float | None:
-    terms = [value for name, value in values.items() if name.startswith("loss/")]
-    return sum(terms) if terms else None

@@ -119,7 +119,13 @@ def _cut(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> I
         dropped[reason] = dropped.get(reason, 0) + count
     clips = tuple(replace(clip, decoder=decoder) for clip in written)
     kept = replace(row, state="kept", decoder=decoder, num_clips=len(clips))
-    return ItemResult(row=kept, clips=clips, num_frames=num_frames, seconds=num_frames / fps, dropped=dropped)
+    return ItemResult(
+        row=kept,
+        clips=clips,
+        num_frames=num_frames,
+        seconds=num_frames / fps,
+        dropped={reason: count for reason, count in dropped.items() if count},
+    )
 
 
 class _KeptFrames:
@@ -184,7 +190,9 @@ def _tracked(frames: _KeptFrames, config: DatasetConfig) -> tuple[list[Tube], fl
     factor = 1.0
     for batch in frames.first():
         for frame in batch:
-            scaled, factor = small(frame)
+            scaled = None
+            if tracker.wants_next:
+                scaled, factor = small(frame)
             tracker.add(scaled)
     return tracker.finish(), factor
 

@@ -75,10 +75,17 @@ class Tracker:
         self._open: list[Tube] = []
         self._closed: list[Tube] = []
 
-    def add(self, frame: np.ndarray) -> None:
+    @property
+    def wants_next(self) -> bool:
+        """Whether the next frame may be looked at; another may be given as None."""
+        return self._detector.is_exact or self._next % self._every == 0
+
+    def add(self, frame: np.ndarray | None) -> None:
         """The next frame, uint8 gray (h, w)."""
         index = self._next
         self._next += 1
+        if frame is None:
+            return
         self._window.append((index, frame))
         if index % self._every == 0:
             self._look(index)
@@ -86,7 +93,7 @@ class Tracker:
     def finish(self) -> list[Tube]:
         """All tubes, in order of their first frames; call it once, after the last frame."""
         last = self._next - 1
-        if last > self._looked:
+        if last > self._looked and self._window and self._window[-1][0] == last:
             self._look(last)
         self._closed += self._open
         self._open = []

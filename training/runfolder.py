@@ -139,6 +139,12 @@ class RunFolder:
                 if self._remote is not None:
                     self._remote.drop(STEP_NAME.format(step))
 
+    def drop(self, name: str) -> None:
+        """Remove a folder of the run folder, if it is there."""
+        shutil.rmtree(self.local / name, ignore_errors=True)
+        if self._remote is not None:
+            self._remote.drop(name)
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a small file, at once or not at all."""
         beside = self.local / f".{name}.{os.getpid()}"

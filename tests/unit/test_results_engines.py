@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import CheckpointError, EnvironmentProblem, ShapeError
+from models.errors import CheckpointError, EnvironmentProblem, ParamsError, ShapeError
 from models.motion.networks import build, debug_config
-from pipelines.engines import TorchSession, from_checkpoint
+from pipelines import animate, registry
+from pipelines.engines import TorchSession, from_checkpoint, from_version
+from pipelines.registry import Store, Version
 from pipelines.served.motion import Motion
+from pipelines.stage import Paths
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
 from training.config import TrainConfig
 
@@ -88,3 +91,36 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(weight, engine.generator.final.weight * 0.5)
     with pytest.raises(CheckpointError):
         from_checkpoint(tmp_path / "missing")
+
+
+def version(number: int, *aliases: str) -> Version:
+    return Version(name="m", version=number, run_id=None, tags={}, aliases=aliases, source="")
+
+
+@pytest.mark.parametrize(
+    ("versions", "wanted"),
+    [
+        ([version(1, "champion"), version(2, "candidate")], "models:/m@champion"),
+        ([version(1, "candidate")], "models:/m@candidate"),
+    ],
+)
+def test_the_champion_is_taken_and_the_candidate_while_there_is_none(
+    versions: list[Version], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "versions_of", lambda *_: versions)
+    monkeypatch.setattr(animate, "from_version", lambda uri, store: (uri, None))
+    assert animate.registered("m", None, Paths())[0] == wanted  # type: ignore[arg-type]
+
+
+def test_a_version_whose_graph_is_broken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "motion.onnx").write_bytes(b"no graph")
+    monkeypatch.setattr(registry, "find", lambda *_: version(7))
+    monkeypatch.setattr(registry, "resolve", lambda *_, **__: tmp_path)
+    with pytest.raises(CheckpointError, match="models:/m/7 must hold a graph that ONNX Runtime can open"):
+        from_version("models:/m@champion", Store(uri="sqlite:///x"))
+
+
+@pytest.mark.parametrize(("model", "checkpoint", "got"), [(None, None, "neither"), ("models:/m", Path("x"), "both")])
+def test_either_a_model_or_a_checkpoint_is_named(model: str | None, checkpoint: Path | None, got: str) -> None:
+    with pytest.raises(ParamsError, match=f"one of the two .*got '{got}'"):
+        animate.open_engine(None, Paths(), model=model, checkpoint=checkpoint)

@@ -116,7 +116,7 @@ def test_a_stopped_run_goes_on_by_itself(paths: Paths, monkeypatch: pytest.Monke
         if seen == [2]:
             RunFolder(str(next((paths.root / "runs").glob("small-*")))).ask_to_stop()
 
-    monkeypatch.setattr(stage, "show_line", stopping)
+    monkeypatch.setattr("pipelines.train_display.show_line", stopping)
     monkeypatch.setattr("training.backends.worker.STOP_POLL_S", 0.0)
     with pytest.raises(TrainingError, match="reach its last step to be exported; got a stop after step 2 of 4"):
         run(paths, seed=3, fresh=True)

@@ -29,6 +29,8 @@ COLLECTIVE_TIMEOUT_S = 600
 """After which a rank gives up waiting for the others."""
 START_TIMEOUT_S = 60
 """After which workers count as not to be had."""
+RAY_FOLDER = "ray"
+"""In the run folder: what Ray notes for itself while it trains."""
 FOLLOW_S = 0.5
 FOLLOW_REMOTE_S = 5.0
 ENVIRONMENT = {
@@ -59,6 +61,7 @@ def fit(job: TrainJob, *, show: Show | None = show_line) -> TrainResult:
     try:
         with _environment(ENVIRONMENT), _following(job.run_folder, show):
             outcome = _run_aside(lambda: _fit(job, num_workers, use_gpu), folder)
+        folder.drop(RAY_FOLDER)
     finally:
         folder.close()
     if isinstance(outcome, TrainResult):
@@ -109,7 +112,7 @@ def _fit(job: TrainJob, num_workers: int, use_gpu: bool) -> Any:
         ),
         run_config=api.RunConfig(
             name=f"{job.run_name}-{uuid.uuid4().hex[:8]}",  # a name that Ray knows would bring its own state back
-            storage_path=f"{job.run_folder}/ray",
+            storage_path=f"{job.run_folder}/{RAY_FOLDER}",
             failure_config=api.FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=1),
             logging_config=api.LoggingConfig(log_level="ERROR"),
         ),

@@ -1,0 +1,188 @@
+"""The register stage: ONNX export, a check against torch, a model version with its lineage and card, promotion."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import CheckpointError, must
+from pipelines.engines import from_checkpoint
+from pipelines.lineage import data_tags, git_tags
+from pipelines.modelcard import model_card
+from pipelines.params import Params
+from pipelines.registry import Parcel, Version, find, promote, register, store_of
+from pipelines.served.motion import MotionSession
+from pipelines.stage import Paths, only_writer, write_report
+from training.feed import ShardReader
+from training.tracking.mlflow import run_of
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3
+"""Largest difference of a pixel, in [0, 1], that ONNX may have from torch."""
+CHECKED_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterReport:
+    """What the stage did; reports/register/<name>.json."""
+
+    name: str
+    version: int
+    uri: str
+    aliases: tuple[str, ...]
+    promoted: bool
+    decision: str
+    """Why champion followed, or did not."""
+    run_id: str | None
+    onnx_bytes: int
+    onnx_difference: float
+    """Largest difference of a pixel between ONNX Runtime and torch on test frames."""
+    weights_sha256: str
+    metric: float
+    metric_data: str
+    seconds: float
+
+
+def run(name: str, params: Params, paths: Paths) -> RegisterReport:
+    """Register an experiment's trained and evaluated model as a version under the experiment's name.
+
+    Raises:
+        CheckpointError: there is no trained model, or ONNX disagrees with torch.
+        TrackingError: the store is away or refuses.
+    """
+    started_s = time.monotonic()
+    store = store_of(params, paths)
+    with only_writer(paths.report("register", name)), tempfile.TemporaryDirectory() as scratch:
+        engine, info = from_checkpoint(paths.trained(name), device="cpu")
+        judged = _evaluation(name, paths, info.sha256)
+        onnx = Path(scratch) / "motion.onnx"
+        _export(engine, info, onnx, opset=params.registration.onnx_opset)
+        frames = _test_frames(params.experiment(name).dataset, paths)
+        difference = compare(engine, MotionSession(onnx), frames)
+        if not difference <= TOLERANCE:
+            raise CheckpointError(must(str(onnx), f"agree with torch to {TOLERANCE}", difference, "Report this fault"))
+        tags = _tags(name, params, paths, info=info, judged=judged)
+        card = model_card(name, tags=tags, evaluation=judged)
+        parcel = Parcel(
+            name=name,
+            run_id=_run_id(name, paths, store.uri),
+            onnx=onnx,
+            checkpoint=paths.trained(name),
+            card=card,
+            tags=tags,
+            size_px=info.model.size_px,
+        )
+        version = register(parcel, store)
+        onnx_bytes = onnx.stat().st_size
+        promoted, sentence = False, "promotion is switched off (registration.promote)"
+        if params.registration.promote:
+            decision = promote(name, params, paths)
+            promoted, sentence = decision.promoted, decision.sentence
+        version = find(version.uri, store)
+        report = _report(version, (promoted, sentence), onnx_bytes, difference, time.monotonic() - started_s)
+        write_report(paths.report("register", name), report)
+    log.info("registered %s: %s", version.uri, sentence)
+    return report
+
+
+def compare(engine: Any, session: MotionSession, frames: np.ndarray) -> float:
+    """Largest difference of a pixel between two engines that move the first frame to each frame's keypoints."""
+    wanted = engine.render(frames[0], engine.keypoints(frames))
+    got = session.render(frames[0], session.keypoints(frames))
+    return float(np.abs(wanted - got).max())
+
+
+def _export(engine: Any, info: Any, path: Path, *, opset: int) -> None:
+    from models.export import export_motion
+
+    networks = {"generator": engine.generator, "keypoint_detector": engine.detector}
+    export_motion(networks, info.model, path, opset=opset)
+
+
+def _test_frames(dataset: str, paths: Paths) -> np.ndarray:
+    reader = ShardReader(paths.shards(dataset))
+    clip = (reader.clips("test") or reader.clips())[0]
+    positions = np.linspace(0, clip.num_frames - 1, CHECKED_FRAMES).round().astype(int)
+    return reader.frames(clip, positions.tolist())
+
+
+def _evaluation(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
+    path = paths.report("evaluate", name)
+    try:
+        judged: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        fix = f"Run inkmotion evaluate {name} first"
+        raise CheckpointError(must(str(path), "be there, because a version carries its figures", "none", fix)) from None
+    if judged["weights_sha256"] != weights_sha256:
+        fix = f"Run inkmotion evaluate {name} again"
+        raise CheckpointError(must(str(path), "judge the model at hand", "another model's figures", fix))
+    return judged
+
+
+def _run_id(name: str, paths: Paths, uri: str) -> str | None:
+    try:
+        trained = json.loads(paths.report("train", name).read_text(encoding="utf-8"))
+        return run_of(Path(trained["run_folder"]), uri)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
+    experiment = params.experiment(name)
+    shards = paths.shards(experiment.dataset)
+    perceptual: dict[str, str] = {}
+    if any(info.train.losses.perceptual) and info.train.perceptual_backbone == "effnet-lite0":
+        from models.perceptual import lite0_file
+        from training.checkpoint import file_sha256
+
+        perceptual = {"pretrained.effnet-lite0.sha256": file_sha256(Path(lite0_file()))}
+    notes = paths.root / "samples" / "README.md"
+    return {
+        **git_tags(paths.root),
+        **data_tags(paths.root, shards, paths.trained(name)),
+        **perceptual,
+        "weights.sha256": info.sha256,
+        "data.index_sha256": info.data,
+        "data.dataset": experiment.dataset,
+        "data.split_rule": judged["split_rule"],
+        "data.licences": f"see {notes.name} of the media" if params.profile == "sample" else "those of the media's owners",
+        "profile": params.profile,
+        "preset": info.preset,
+        "training.step": str(info.step),
+        "training.images_seen": str(info.images_seen),
+        "config.model": json.dumps(asdict(info.model)),
+        "config.train": json.dumps(asdict(info.train)),
+        "metric.name": judged["metric"],
+        "metric.better": "lower",
+        "metric.value": repr(judged["test"]["l1"]),
+        "metric.copy_source": repr(judged["test"]["copy_source_l1"]),
+        "metric.data": f"{judged['data_sha256'][:16]}, {judged['split_rule']} split, test",
+    }
+
+
+def _report(
+    version: Version, decided: tuple[bool, str], onnx_bytes: int, difference: float, seconds: float
+) -> RegisterReport:
+    return RegisterReport(
+        name=version.name,
+        version=version.version,
+        uri=version.uri,
+        aliases=version.aliases,
+        promoted=decided[0],
+        decision=decided[1],
+        run_id=version.run_id,
+        onnx_bytes=onnx_bytes,
+        onnx_difference=difference,
+        weights_sha256=version.tags["weights.sha256"],
+        metric=float(version.tags["metric.value"]),
+        metric_data=version.tags["metric.data"],
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,376 @@
+"""The one place that speaks to the MLflow registry: registers, resolves, promotes, traces and moves model versions.
+
+A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file) with the checkpoint that it was
+made of beside it, so that a training can start from any version. Its tags are its lineage.
+
+A store in sqlite records absolute paths of this machine. Do not point a server at such a file: its clients would look for
+those paths. `move` copies the versions to a server instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import TrackingError, must
+from pipelines.params import Params
+from pipelines.stage import Paths
+from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, patience, public, speaking_to
+
+log = logging.getLogger(__name__)
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+SERVED = Path(__file__).parent / "served" / "motion.py"
+REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
+CHECKPOINT_FOLDER = "checkpoint"
+METRIC_TAGS = ("metric.name", "metric.value", "metric.data", "metric.better")
+MAX_TAG_LENGTH = 5000
+MAX_DESCRIPTION_LENGTH = 5000
+COPIED_FROM = "inkmotion.copied_from"
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A tracking store and registry."""
+
+    uri: str
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A model version."""
+
+    name: str
+    version: int
+    run_id: str | None
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    source: str
+
+    @property
+    def uri(self) -> str:
+        """How to load it."""
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Whether the champion followed the candidate, and why."""
+
+    name: str
+    promoted: bool
+    champion: int | None
+    """The champion's version afterwards."""
+    sentence: str
+
+
+def default_uri(params: Params | None, paths: Paths) -> str:
+    """Of the store: params, else the environment, else sqlite beside the project."""
+    configured = params.tracking.uri if params is not None else None
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.database.resolve()}"
+
+
+def store_of(params: Params | None, paths: Paths) -> Store:
+    """The store that the settings name."""
+    timeout_s = params.tracking.timeout_s if params is not None else 5.0
+    return Store(uri=default_uri(params, paths), timeout_s=max(timeout_s, 5.0))
+
+
+def find(uri: str, store: Store) -> Version:
+    """The version that a ``models:/`` URI means; ``models:/NAME`` is the champion, else the newest.
+
+    Raises:
+        TrackingError: no such name, alias or version; the message lists what exists.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        fix = "Write models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME"
+        raise TrackingError(must("a model", "be named by a models:/ URI", uri, fix))
+    versions = versions_of(parts["name"], store)
+    if not versions:
+        known = ", ".join(names(store)) or "nothing is registered yet"
+        raise TrackingError(must(uri, "name a registered model", parts["name"], f"Known: {known}"))
+    for version in versions:
+        if parts["version"] and version.version == int(parts["version"]):
+            return version
+        if parts["alias"] and parts["alias"] in version.aliases:
+            return version
+    if parts["version"] or parts["alias"]:
+        known = ", ".join(f"{v.version}{' @' + ' @'.join(v.aliases) if v.aliases else ''}" for v in versions)
+        raise TrackingError(must(uri, "name a version or alias that exists", uri, f"Known versions: {known}"))
+    champions = [version for version in versions if CHAMPION in version.aliases]
+    return champions[0] if champions else versions[-1]
+
+
+def names(store: Store) -> list[str]:
+    """Of all registered models."""
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+        return sorted(model.name for model in _pages(client.search_registered_models))
+
+
+def versions_of(name: str, store: Store) -> list[Version]:
+    """All versions of a model, oldest first; none when there is no such model."""
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+        found = _pages(client.search_model_versions, filter_string=f"name = '{name.replace(chr(39), '')}'")
+        aliases = _aliases(client, name) if found else {}
+    return sorted((_version(raw, aliases) for raw in found), key=lambda version: version.version)
+
+
+def resolve(uri: str, store: Store, *, target: Path | None = None) -> Path:
+    """A local folder with a version's files.
+
+    Args:
+        uri: of the model version.
+        store: where it is registered.
+        target: where to put the files; None: a temporary folder, or the store's own where it is local.
+    """
+    import mlflow.artifacts
+
+    version = find(uri, store)
+    with speaking_to(store.uri, timeout_s=store.timeout_s), _spoken_to(store):
+        place = mlflow.artifacts.download_artifacts(
+            artifact_uri=version.uri,
+            dst_path=str(target) if target else None,
+            tracking_uri=store.uri,
+            registry_uri=store.uri,
+        )
+    return Path(place)
+
+
+def onnx_of(folder: Path) -> Path:
+    """The graph in a version's folder.
+
+    Raises:
+        TrackingError: the version is not one of inkmotion's.
+    """
+    found = sorted(folder.rglob("*.onnx"))
+    if len(found) != 1:
+        raise TrackingError(must(str(folder), "hold one .onnx file", f"{len(found)}", "Use a version made by inkmotion"))
+    return found[0]
+
+
+def checkpoint_of(uri: str, store: Store | None = None) -> Path:
+    """A local copy of the checkpoint that a version was made of, to fine-tune from."""
+    folder = resolve(uri, store or store_of(None, Paths()))
+    found = sorted(folder.rglob(f"{CHECKPOINT_FOLDER}/manifest.json"))
+    if not found:
+        raise TrackingError(must(uri, "carry its checkpoint", "none", "Name a checkpoint's folder instead"))
+    return found[0].parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What a new version is made of."""
+
+    name: str
+    run_id: str | None
+    """The training's run; None: a run of its own is made."""
+    onnx: Path
+    checkpoint: Path
+    card: str
+    """Markdown."""
+    tags: Mapping[str, str]
+    size_px: int
+
+
+def register(parcel: Parcel, store: Store) -> Version:
+    """Log a model, register it as a version and give it the alias ``candidate``.
+
+    The same checkpoint (tag ``weights.sha256``) is registered once: a second time its version is found again.
+    """
+    for known in versions_of(parcel.name, store):
+        if known.tags.get("weights.sha256") == parcel.tags["weights.sha256"]:
+            _retag(known, parcel.tags, store)
+            _set_alias(known, CANDIDATE, store)
+            return find(known.uri, store)
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client, _spoken_to(store):
+        run_id = parcel.run_id or _own_run(client, parcel.name, store)
+        model_uri = _log(parcel, run_id)
+        _known_model(client, parcel.name)
+        tags = {key: value[:MAX_TAG_LENGTH] for key, value in parcel.tags.items()}
+        import mlflow
+
+        raw = mlflow.register_model(model_uri, parcel.name, tags=tags)
+        client.update_model_version(parcel.name, raw.version, description=parcel.card[:MAX_DESCRIPTION_LENGTH])
+        client.set_registered_model_alias(parcel.name, CANDIDATE, raw.version)
+    return find(f"models:/{parcel.name}/{raw.version}", store)
+
+
+def promote(name: str, params: Params | None, paths: Paths) -> Decision:
+    """Let ``champion`` follow ``candidate`` when its metric is better on the same data.
+
+    Raises:
+        TrackingError: there is no such model or no candidate.
+    """
+    store = store_of(params, paths)
+    candidate = find(f"models:/{name}@{CANDIDATE}", store)
+    champions = [version for version in versions_of(name, store) if CHAMPION in version.aliases]
+    champion = champions[0] if champions else None
+    promoted, sentence = judge(candidate, champion)
+    if promoted:
+        _set_alias(candidate, CHAMPION, store)
+    after = candidate.version if promoted else champion.version if champion else None
+    return Decision(name=name, promoted=promoted, champion=after, sentence=sentence)
+
+
+def judge(candidate: Version, champion: Version | None) -> tuple[bool, str]:
+    """Whether a candidate should become champion, and the sentence that says why (not)."""
+    new = f"version {candidate.version} of {candidate.name}"
+    if champion is None:
+        return True, f"{new} is champion now: there was none."
+    if champion.version == candidate.version:
+        return False, f"{new} is champion already."
+    for key, word in (("metric.name", "metric"), ("metric.data", "data")):
+        if candidate.tags.get(key) is None or candidate.tags.get(key) != champion.tags.get(key):
+            got = f"{candidate.tags.get(key)} against {champion.tags.get(key)}"
+            return False, f"{new} stays candidate: champion and candidate were not judged by the same {word} ({got})."
+    name, better = candidate.tags["metric.name"], candidate.tags.get("metric.better", "lower")
+    mine, theirs = float(candidate.tags["metric.value"]), float(champion.tags["metric.value"])
+    figures = f"{name} {mine:.5f} against {theirs:.5f} of version {champion.version}, {better} is better"
+    if (mine < theirs) if better == "lower" else (mine > theirs):
+        return True, f"{new} is champion now: {figures}."
+    return False, f"{new} stays candidate: {figures}."
+
+
+def lineage(uri: str, params: Params | None, paths: Paths) -> dict[str, Any]:
+    """What made a version: code, data, settings, metrics, checksums, licences."""
+    store = store_of(params, paths)
+    version = find(uri, store)
+    facts = {key: _plain(value) for key, value in sorted(version.tags.items())}
+    return {
+        "model": version.uri,
+        "aliases": list(version.aliases),
+        "run_id": version.run_id,
+        "store": public(store.uri),
+        **facts,
+    }
+
+
+def _plain(value: str) -> Any:
+    if value.startswith(("{", "[")):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
+def _log(parcel: Parcel, run_id: str) -> str:
+    """Log the pyfunc model into a run; its ``models:/`` URI by id."""
+    import mlflow
+    import mlflow.pyfunc
+
+    with tempfile.TemporaryDirectory() as scratch:
+        card = Path(scratch) / "model_card.md"
+        card.write_text(parcel.card, encoding="utf-8")
+        artifacts = {"motion": str(parcel.onnx), CHECKPOINT_FOLDER: str(parcel.checkpoint), "model_card": str(card)}
+        with mlflow.start_run(run_id=run_id):
+            made = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(SERVED),
+                artifacts=artifacts,
+                pip_requirements=REQUIREMENTS,
+                signature=signature(),
+                metadata={"size_px": parcel.size_px},
+            )
+    return f"models:/{made.model_id}"
+
+
+def signature() -> Any:
+    """Input, output and options of the served model."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import DataType
+
+    frames = (-1, -1, -1, 3)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), frames, name) for name in ("source", "driving")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), frames)]),
+        params=ParamSchema(
+            [
+                ParamSpec("relative", DataType.boolean, True),
+                ParamSpec("adapt_scale", DataType.boolean, False),
+                ParamSpec("find_best_frame", DataType.boolean, False),
+            ]
+        ),
+    )
+
+
+def _own_run(client: Any, name: str, store: Store) -> str:
+    experiment = open_experiment(client, store.uri, DEFAULT_EXPERIMENT)
+    return str(client.create_run(experiment, run_name=f"register-{name}", start_time=int(time.time() * 1000)).info.run_id)
+
+
+def _known_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name)
+
+
+def _set_alias(version: Version, alias: str, store: Store) -> None:
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+        client.set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def _retag(version: Version, tags: Mapping[str, str], store: Store) -> None:
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+        for key, value in tags.items():
+            if version.tags.get(key) != value[:MAX_TAG_LENGTH]:
+                client.set_model_version_tag(version.name, str(version.version), key, value[:MAX_TAG_LENGTH])
+
+
+@contextlib.contextmanager
+def _spoken_to(store: Store) -> Iterator[None]:
+    """Point MLflow's global functions at a store for the length of the block."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(store.uri)
+    mlflow.set_registry_uri(store.uri)
+    try:
+        with patience(store.timeout_s):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def _aliases(client: Any, name: str) -> dict[int, tuple[str, ...]]:
+    found: dict[int, list[str]] = {}
+    for alias, version in client.get_registered_model(name).aliases.items():
+        found.setdefault(int(version), []).append(alias)
+    return {version: tuple(sorted(aliases)) for version, aliases in found.items()}
+
+
+def _version(raw: Any, aliases: Mapping[int, tuple[str, ...]]) -> Version:
+    number = int(raw.version)
+    return Version(
+        name=raw.name,
+        version=number,
+        run_id=raw.run_id,
+        tags=dict(raw.tags),
+        aliases=aliases.get(number, ()),
+        source=raw.source,
+    )
+
+
+def _pages(search: Any, **arguments: Any) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = search(**arguments, **({"page_token": token} if token else {}))
+        found += page
+        token = page.token
+        if not token:
+            return found
