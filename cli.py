@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 try:
@@ -17,6 +18,9 @@ except ModuleNotFoundError:  # a Python other than the project's
 
 from models.errors import InkmotionError, must
 
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "0"
+)  # torch's threads sleep while they wait: spinning starves whatever else runs
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -252,6 +256,120 @@ def lineage(uri: Annotated[str, VERSION]) -> None:
     from pipelines.registry import lineage as trace
 
     typer.echo(json.dumps(trace(uri, *settings()), indent=2))
+
+
+@app.command(rich_help_panel=STAGES)
+def animate(
+    model: Annotated[str | None, typer.Option(help="A model version.", metavar="models:/NAME@ALIAS")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="In place of --model: a checkpoint's folder.")] = None,
+    source: Annotated[Path | None, typer.Option(help="The picture (or a video, whose first frame is taken).")] = None,
+    driving: Annotated[Path | None, typer.Option(help="The video that moves it.")] = None,
+    out: Annotated[Path, typer.Option(help="What to write: .gif or .mp4 (keeps the driving video's sound).")] = Path(
+        "animation.gif"
+    ),
+    relative: Annotated[bool, typer.Option("--relative/--absolute", help="Transfer movement, or poses.")] = True,
+    adapt_scale: Annotated[bool, typer.Option("--adapt-scale", help="Fit movement to the source's size.")] = False,
+    find_best_frame: Annotated[
+        bool, typer.Option("--best-frame/--first-frame", help="Reference: the nearest pose, or the first frame.")
+    ] = True,
+    crop: Annotated[bool, typer.Option("--crop/--no-crop", help="Cut out the face, or take the middle.")] = True,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source and driving frame too.")] = False,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda (for --checkpoint).")] = "auto",
+    stage: Annotated[str | None, typer.Option(help="Make this animation of params.yaml instead.")] = None,
+) -> None:
+    """Move a picture with a video.
+
+    Examples: `inkmotion animate --model models:/fomm-faces@champion --source me.jpg --driving dance.mp4 --out me.gif`,
+    `inkmotion animate --checkpoint data/trained/fomm-faces --source a.png --driving b.mp4 --out c.mp4 --absolute`.
+    """
+    from pipelines import animate as animating
+
+    if stage is not None:
+        return show(animating.run(stage, *settings()))
+    if source is None or driving is None:
+        raise typer.BadParameter("--source and --driving must be given (and --model or --checkpoint).")
+    options = animating.AnimateOptions(
+        relative=relative,
+        adapt_scale=adapt_scale,
+        find_best_frame=find_best_frame,
+        crop=crop,
+        max_frames=max_frames,
+        side_by_side=side_by_side,
+    )
+    animating.check_outputs([out], inputs=(source, driving))
+    params, paths = _store()
+    name, engine = animating.open_engine(params, paths, model=model, checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
+    return show(animating.animate(engine, source, driving, [out], options=options, model=name))
+
+
+@app.command(rich_help_panel=MODELS)
+def compare(
+    first: Annotated[str, typer.Argument(help="A run, an experiment (its newest run), NAME/VERSION or models:/...")],
+    second: Annotated[str, typer.Argument(help="Likewise.")],
+) -> None:
+    """Show two runs or model versions side by side: settings that differ, figures.
+
+    Examples: `inkmotion compare fomm-faces fomm-faces-seed1`, `inkmotion compare fomm-faces/1 fomm-faces/2`.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.compare import compare as put_side_by_side
+
+    found = put_side_by_side(first, second, *_store())
+    table = Table("", *found.names, box=None)
+    for key, left, right in found.settings:
+        table.add_row(key, left, right)
+    for key, *figures in found.figures:
+        table.add_row(key, *("-" if figure is None else f"{figure:.6g}" for figure in figures))
+    Console().print(table)
+
+
+@app.command(rich_help_panel=MODELS)
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="On loopback.")] = 5000) -> None:
+    """Open MLflow's page on the project's store; Ctrl-C ends it."""
+    from pipelines import ui as page
+
+    params, paths = settings()
+    typer.echo(f"MLflow: {page.address(params, paths, port=port)}")
+    raise typer.Exit(page.serve(params, paths, port=port))
+
+
+@tracking.command("flush")
+def flush() -> None:
+    """Send what could not be sent while the MLflow server was away. Run it as often as you like."""
+    from pipelines.registry import store_of
+    from training.tracking.mlflow import flush_all
+
+    params, paths = _store()
+    store = store_of(params, paths)
+    done = flush_all(paths.run(""), store.uri, timeout_s=store.timeout_s)
+    typer.echo(f"{done.runs} runs: {done.sent} records sent, {done.waiting} waiting.")
+    for problem in done.problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(1 if done.problems else 0)
+
+
+@registry.command("move")
+def move(to: Annotated[str, typer.Option(help="The server's address.", metavar="http://HOST:PORT")]) -> None:
+    """Copy every model version to a server: files, aliases, tags, source runs, same version numbers.
+
+    Example: `inkmotion registry move --to http://mlflow:5000`.
+    """
+    from pipelines.moving import move as move_all
+    from pipelines.registry import Store, store_of
+
+    params, paths = _store()
+    moved = move_all(store_of(params, paths), Store(uri=to))
+    typer.echo(f"Moved {moved.versions} versions of {moved.models} new models, with {moved.runs} runs.")
+
+
+def _store() -> tuple[Any, Any]:
+    """Params and paths where there are any: model versions can be used outside of a project, too."""
+    from pipelines.stage import Paths
+
+    return settings() if Path("params.yaml").is_file() else (None, Paths())
 
 
 @app.command(rich_help_panel=MACHINE)

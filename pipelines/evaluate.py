@@ -79,8 +79,7 @@ class EvaluateReport:
     dataset: str
     seed: int
     metric: str
-    """Name in the catalogue; it would name the backbone if it rested on one."""
-    protocol: str
+    """Name in the catalogue, where its protocol stands; it would name the backbone if it rested on one."""
     split_rule: str
     test: SplitScore
     unseen: SplitScore | None
@@ -135,8 +134,7 @@ def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> 
             preset=info.preset,
             dataset=experiment.dataset,
             seed=info.train.seed,
-            metric="l1",
-            protocol=METRICS["l1"].protocol,
+            metric=METRICS["l1"].name,
             split_rule=reader.index.split_rule,
             test=summarise([score for score in scores if score.split == "test"]),
             unseen=_unseen(scores),

@@ -1,4 +1,5 @@
 """The model card that every version carries."""
+# ruff: noqa: E501  (a template's lines are its reader's)
 
 from __future__ import annotations
 
@@ -53,4 +54,4 @@ to impersonate, to harass, to make sexual or political imagery of people, or to 
 def model_card(name: str, *, tags: Mapping[str, str], evaluation: Mapping[str, Any]) -> str:
     """A version's card in Markdown: what it is, how to load it, figures, data, limits, and what its use asks for."""
     template = jinja2.Template(CARD, undefined=jinja2.StrictUndefined, trim_blocks=False)
-    return template.render(name=name, tags=tags, evaluation=evaluation, size=evaluation["size_px"])
+    return str(template.render(name=name, tags=tags, evaluation=evaluation, size=evaluation["size_px"]))

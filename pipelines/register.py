@@ -153,7 +153,9 @@ def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[st
         "data.index_sha256": info.data,
         "data.dataset": experiment.dataset,
         "data.split_rule": judged["split_rule"],
-        "data.licences": f"see {notes.name} of the media" if params.profile == "sample" else "those of the media's owners",
+        "data.licences": f"see {notes.name} of the media"
+        if params.profile == "sample"
+        else "those of the media's owners",
         "profile": params.profile,
         "preset": info.preset,
         "training.step": str(info.step),

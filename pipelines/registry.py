@@ -1,10 +1,10 @@
 """The one place that speaks to the MLflow registry: registers, resolves, promotes, traces and moves model versions.
 
-A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file) with the checkpoint that it was
-made of beside it, so that a training can start from any version. Its tags are its lineage.
+A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file) with the checkpoint that
+it was made of beside it, so that a training can start from any version. Its tags are its lineage.
 
-A store in sqlite records absolute paths of this machine. Do not point a server at such a file: its clients would look for
-those paths. `move` copies the versions to a server instead.
+A store in sqlite records absolute paths of this machine. Do not point a server at such a file: its clients would look
+for those paths. `pipelines/moving.py` copies the versions to a server instead.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 SERVED = Path(__file__).parent / "served" / "motion.py"
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
 CHECKPOINT_FOLDER = "checkpoint"
-METRIC_TAGS = ("metric.name", "metric.value", "metric.data", "metric.better")
 MAX_TAG_LENGTH = 5000
 MAX_DESCRIPTION_LENGTH = 5000
-COPIED_FROM = "inkmotion.copied_from"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?")
 
 
@@ -58,7 +56,7 @@ class Version:
     run_id: str | None
     tags: Mapping[str, str]
     aliases: tuple[str, ...]
-    source: str
+    description: str
 
     @property
     def uri(self) -> str:
@@ -158,7 +156,9 @@ def onnx_of(folder: Path) -> Path:
     """
     found = sorted(folder.rglob("*.onnx"))
     if len(found) != 1:
-        raise TrackingError(must(str(folder), "hold one .onnx file", f"{len(found)}", "Use a version made by inkmotion"))
+        raise TrackingError(
+            must(str(folder), "hold one .onnx file", f"{len(found)}", "Use a version made by inkmotion")
+        )
     return found[0]
 
 
@@ -259,6 +259,13 @@ def lineage(uri: str, params: Params | None, paths: Paths) -> dict[str, Any]:
     }
 
 
+def param(key: str, value: str) -> Any:
+    """A parameter of a run, as clients take it."""
+    from mlflow.entities import Param
+
+    return Param(key, value)
+
+
 def _plain(value: str) -> Any:
     if value.startswith(("{", "[")):
         with contextlib.suppress(ValueError):
@@ -309,7 +316,9 @@ def signature() -> Any:
 
 def _own_run(client: Any, name: str, store: Store) -> str:
     experiment = open_experiment(client, store.uri, DEFAULT_EXPERIMENT)
-    return str(client.create_run(experiment, run_name=f"register-{name}", start_time=int(time.time() * 1000)).info.run_id)
+    return str(
+        client.create_run(experiment, run_name=f"register-{name}", start_time=int(time.time() * 1000)).info.run_id
+    )
 
 
 def _known_model(client: Any, name: str) -> None:
@@ -362,7 +371,7 @@ def _version(raw: Any, aliases: Mapping[int, tuple[str, ...]]) -> Version:
         run_id=raw.run_id,
         tags=dict(raw.tags),
         aliases=aliases.get(number, ()),
-        source=raw.source,
+        description=raw.description or "",
     )
 
 

@@ -189,7 +189,7 @@ def _job(
         train=_with_weights(experiment.train, paths, storage),
         shards=shards,
         run_folder=location,
-        init_weights=_initial(experiment.train, storage),
+        init_weights=_initial(experiment.train, params, paths),
         tags=_tags(experiment, paths, data_sha256),
         tracking_uri=_tracking_uri(params, paths),
         tracking_timeout_s=params.tracking.timeout_s,
@@ -213,19 +213,21 @@ def _with_weights(train: TrainConfig, paths: Paths, storage: str | None) -> Trai
     return dataclasses.replace(train, perceptual_weights=place)
 
 
-def _initial(train: TrainConfig, storage: str | None) -> str | None:
+def _initial(train: TrainConfig, params: Params, paths: Paths) -> str | None:
     """The checkpoint to fine-tune from, by a path that holds on every node."""
     if train.init_from is None:
         return None
     if train.init_from.startswith("models:"):
-        from pipelines.registry import checkpoint_of
+        from pipelines.registry import checkpoint_of, store_of
 
-        local = Path(checkpoint_of(train.init_from))
+        local = checkpoint_of(train.init_from, store_of(params, paths))
     elif is_url(train.init_from):
         return train.init_from
     else:
         local = Path(train.init_from)
-    return ship(local, storage, kind="checkpoints", name=read_info(local).sha256[:16], last=MANIFEST)
+    return ship(
+        local, params.cluster.storage_path, kind="checkpoints", name=read_info(local).sha256[:16], last=MANIFEST
+    )
 
 
 def _check_model(folder: RunFolder, job: TrainJob) -> None:
