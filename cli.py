@@ -18,9 +18,8 @@ except ModuleNotFoundError:  # a Python other than the project's
 
 from models.errors import InkmotionError, must
 
-os.environ.setdefault(
-    "GOMP_SPINCOUNT", "0"
-)  # torch's threads sleep while they wait: spinning starves whatever else runs
+# torch's threads wait asleep: spinning starves whatever else runs
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
 SERVED = Path(__file__).parent / "served" / "motion.py"
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
-CHECKPOINT_FOLDER = "checkpoint"
 MAX_TAG_LENGTH = 5000
 MAX_DESCRIPTION_LENGTH = 5000
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?")
@@ -165,7 +164,7 @@ def onnx_of(folder: Path) -> Path:
 def checkpoint_of(uri: str, store: Store | None = None) -> Path:
     """A local copy of the checkpoint that a version was made of, to fine-tune from."""
     folder = resolve(uri, store or store_of(None, Paths()))
-    found = sorted(folder.rglob(f"{CHECKPOINT_FOLDER}/manifest.json"))
+    found = sorted(folder.glob("artifacts/*/manifest.json"))
     if not found:
         raise TrackingError(must(uri, "carry its checkpoint", "none", "Name a checkpoint's folder instead"))
     return found[0].parent
@@ -281,7 +280,7 @@ def _log(parcel: Parcel, run_id: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         card = Path(scratch) / "model_card.md"
         card.write_text(parcel.card, encoding="utf-8")
-        artifacts = {"motion": str(parcel.onnx), CHECKPOINT_FOLDER: str(parcel.checkpoint), "model_card": str(card)}
+        artifacts = {"motion": str(parcel.onnx), "checkpoint": str(parcel.checkpoint), "model_card": str(card)}
         with mlflow.start_run(run_id=run_id):
             made = mlflow.pyfunc.log_model(
                 name="model",

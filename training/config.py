@@ -109,7 +109,13 @@ class TrainConfig:
     prefetch_batches: int = 4
 
     def __post_init__(self) -> None:
-        at_least_one: tuple[str, ...] = ("batch_size", "max_steps", "num_repeats", "log_every_steps", "checkpoint_every_steps")
+        at_least_one: tuple[str, ...] = (
+            "batch_size",
+            "max_steps",
+            "num_repeats",
+            "log_every_steps",
+            "checkpoint_every_steps",
+        )
         at_least_one += ("keep_last", "num_validation_pairs", "feed_threads", "prefetch_batches")
         not_negative = ("validate_every_steps", "picture_every_steps", "ema_decay")
         rates = ("lr_generator", "lr_keypoint_detector", "lr_discriminator", "gamma")

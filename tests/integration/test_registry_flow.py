@@ -70,7 +70,7 @@ def test_the_life_of_versions(store: registry.Store, onnx: Path, networks: dict[
     session = MotionSession(registry.onnx_of(folder))
     wanted = torch_engine.render(frames[0], torch_engine.keypoints(frames))
     np.testing.assert_allclose(session.render(frames[0], session.keypoints(frames)), wanted, atol=1e-3)
-    assert registry.checkpoint_of("models:/debug/1", store).name == "checkpoint"
+    assert (registry.checkpoint_of("models:/debug/1", store) / "manifest.json").read_text() == "{}"
 
     second = registry.register(parcel(onnx, tmp_path, sha256="b", l1=0.09), store)
     assert second.version == 2

@@ -219,7 +219,7 @@ def test_the_page_with_everything(params: Params, paths: Paths) -> None:
     for wanted in ("models:/fomm-faces@champion", "Promoted: no champion", "Take note.", "load_model", "time"):
         assert wanted in text, wanted
     pictures = [uri for uri in found.fetched if uri.startswith("data:image/")]
-    assert len(pictures) == 4 + 3 * 2 + 3 * 4 + 2
+    assert len(pictures) == 4 + 3 * 2 + 3 * 4 + len(params.animations)
     assert {link for link in found.links if not link.startswith("#")} == {
         f"animate/{name}/{name}.gif" for name in params.animations
     }
@@ -238,7 +238,7 @@ def test_a_model_of_faces_over_the_threshold_is_not_called_learned(params: Param
 def test_the_page_with_nothing_says_what_has_not_run(params: Params, paths: Paths) -> None:
     made = report.run(params, paths)
     text, found = page_of(paths)
-    assert len(made.missing) == 3 * 4 + 3 * 3 + 2
+    assert len(made.missing) == 3 * 4 + 3 * 3 + len(params.animations)
     for wanted in ("Nothing has been trained", "Nothing has been evaluated", "No animation", "No model version"):
         assert wanted in text, wanted
     assert "img" not in found.tags

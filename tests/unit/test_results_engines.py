@@ -94,7 +94,7 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
 
 
 def version(number: int, *aliases: str) -> Version:
-    return Version(name="m", version=number, run_id=None, tags={}, aliases=aliases, source="")
+    return Version(name="m", version=number, run_id=None, tags={}, aliases=aliases, description="")
 
 
 @pytest.mark.parametrize(
