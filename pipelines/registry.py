@@ -161,9 +161,9 @@ def onnx_of(folder: Path) -> Path:
     return found[0]
 
 
-def checkpoint_of(uri: str, store: Store | None = None) -> Path:
+def checkpoint_of(uri: str, store: Store) -> Path:
     """A local copy of the checkpoint that a version was made of, to fine-tune from."""
-    folder = resolve(uri, store or store_of(None, Paths()))
+    folder = resolve(uri, store)
     found = sorted(folder.glob("artifacts/*/manifest.json"))
     if not found:
         raise TrackingError(must(uri, "carry its checkpoint", "none", "Name a checkpoint's folder instead"))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from models.errors import EnvironmentProblem, must
 from pipelines.params import Params
+from pipelines.processes import term_as_exit
 from pipelines.registry import default_uri
 from pipelines.stage import Paths
 
@@ -36,13 +37,14 @@ def serve(params: Params, paths: Paths, *, port: int) -> int:
     _check_free(port)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", HOST, "--port", str(port), "--no-serve-artifacts"]
-    child = subprocess.Popen(command, env=_environment(), start_new_session=True)
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _end(child)
+    with term_as_exit():
+        child = subprocess.Popen(command, env=_environment(), start_new_session=True)
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end(child)
 
 
 def _environment() -> Mapping[str, str]:
