@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
 from pathlib import Path
@@ -38,6 +39,17 @@ def data_tags(root: Path, *folders: Path) -> dict[str, str]:
             if _mapping(out).get("path") in wanted and "md5" in out:
                 tags[f"dvc.{out['path']}"] = str(out["md5"])
     return tags
+
+
+def licence_note(media: Path) -> str:
+    """What the README beside a media folder says of its origin and licence: the last cell of the folder's row there."""
+    for readme in (media / "README.md", media.parent / "README.md"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            for line in readme.read_text(encoding="utf-8").splitlines():
+                cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+                if len(cells) > 1 and cells[0].strip("`/") == media.name:
+                    return cells[-1]
+    return f"not stated; a row for {media.name}/ in the table of a README.md beside the folder would say it"
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from models.errors import CheckpointError, must
+from models.perceptual import VGG19_FILE, lite0_file
 from pipelines.engines import from_checkpoint
-from pipelines.lineage import data_tags, git_tags
+from pipelines.lineage import data_tags, git_tags, licence_note
 from pipelines.modelcard import model_card
 from pipelines.params import Params
 from pipelines.registry import Parcel, Version, find, promote, register, store_of
 from pipelines.served.motion import MotionSession
 from pipelines.stage import Paths, only_writer, write_report
+from training.checkpoint import file_sha256
+from training.config import TrainConfig
 from training.feed import ShardReader
 from training.tracking.mlflow import run_of
 
@@ -138,24 +141,15 @@ def _run_id(name: str, paths: Paths, uri: str) -> str | None:
 def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
     experiment = params.experiment(name)
     shards = paths.shards(experiment.dataset)
-    perceptual: dict[str, str] = {}
-    if any(info.train.losses.perceptual) and info.train.perceptual_backbone == "effnet-lite0":
-        from models.perceptual import lite0_file
-        from training.checkpoint import file_sha256
-
-        perceptual = {"pretrained.effnet-lite0.sha256": file_sha256(Path(lite0_file()))}
-    notes = paths.root / "samples" / "README.md"
     return {
         **git_tags(paths.root),
         **data_tags(paths.root, shards, paths.trained(name)),
-        **perceptual,
+        **_pretrained(info.train),
         "weights.sha256": info.sha256,
         "data.index_sha256": info.data,
         "data.dataset": experiment.dataset,
         "data.split_rule": judged["split_rule"],
-        "data.licences": f"see {notes.name} of the media"
-        if params.profile == "sample"
-        else "those of the media's owners",
+        "data.licences": licence_note(paths.root / params.dataset(experiment.dataset).source),
         "profile": params.profile,
         "preset": info.preset,
         "training.step": str(info.step),
@@ -168,6 +162,15 @@ def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[st
         "metric.copy_source": repr(judged["test"]["copy_source_l1"]),
         "metric.data": f"{judged['data_sha256'][:16]}, {judged['split_rule']} split, test",
     }
+
+
+def _pretrained(train: TrainConfig) -> dict[str, str]:
+    """Checksums of the pretrained files that the training has used."""
+    if not any(train.losses.perceptual):
+        return {}
+    own = Path(train.perceptual_weights) if train.perceptual_weights else VGG19_FILE
+    path = lite0_file() if train.perceptual_backbone == "effnet-lite0" else own
+    return {f"pretrained.{train.perceptual_backbone}.sha256": file_sha256(Path(path)) if Path(path).is_file() else "?"}
 
 
 def _report(
