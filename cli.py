@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -16,42 +15,13 @@ except ModuleNotFoundError:  # a Python other than the project's
         f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion."
     )
 
-from models.errors import InkmotionError, must
+from pipelines.command_line import Commands
 
 # torch's threads wait asleep: spinning starves whatever else runs
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-
-
-def explain(error: BaseException) -> str | None:
-    """The one line for an error that the user can mend; None for a fault of ours."""
-    if isinstance(error, InkmotionError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return must("The disk", "have room", f"'{error.strerror}' at {error.filename}", "Free some: inkmotion clean")
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return must(str(error.filename), "be writable and readable", str(error.strerror), "Check the permissions")
-    return None
-
-
-class Commands(typer.core.TyperGroup):
-    """Turns errors into one line and an exit code: 1 for what went wrong, 2 for usage, 130 for Ctrl-C."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command asked for."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("Stopped. Run the same command again to go on where it was.", err=True)
-            raise typer.Exit(130) from None
-        except (InkmotionError, OSError) as error:
-            line = explain(error)
-            if line is None or ctx.params.get("debug"):
-                raise
-            typer.echo(f"Error: {line}", err=True)
-            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

@@ -94,4 +94,4 @@ def test_the_command_line_imports_nothing_heavy_at_start(root: Path) -> None:
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
     third_party = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert third_party <= {"typer", "models"}
+    assert third_party <= {"typer", "pipelines"}

@@ -81,6 +81,7 @@ def test_ending_what_has_ended_is_fine() -> None:
     root = psutil.Process(process.pid)
     finish(process)
     end_tree(root, timeout_s=1)
+    assert not root.is_running()
 
 
 def test_an_environment_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

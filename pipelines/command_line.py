@@ -1,0 +1,39 @@
+"""How commands fail: one line, and an exit code. Imported by the command line at its start, so it is light."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import typer
+
+from models.errors import InkmotionError, must
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error that the user can mend; None for a fault of ours."""
+    if isinstance(error, InkmotionError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return must("The disk", "have room", f"'{error.strerror}' at {error.filename}", "Free some: inkmotion clean")
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return must(str(error.filename), "be writable and readable", str(error.strerror), "Check the permissions")
+    return None
+
+
+class Commands(typer.core.TyperGroup):
+    """Turns errors into one line and an exit code: 1 for what went wrong, 2 for usage, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("Stopped. Run the same command again to go on where it was.", err=True)
+            raise typer.Exit(130) from None
+        except (InkmotionError, OSError) as error:
+            line = explain(error)
+            if line is None or ctx.params.get("debug"):
+                raise
+            typer.echo(f"Error: {line}", err=True)
+            raise typer.Exit(1) from None
