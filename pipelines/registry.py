@@ -1,10 +1,11 @@
 """The one place that speaks to the MLflow registry: registers, resolves, promotes, traces and moves model versions.
 
-A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file) with the checkpoint that
-it was made of beside it, so that a training can start from any version. Its tags are its lineage.
+A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file). The checkpoint that it
+was made of lies among its run's files, so that a training can start from any version and a consumer does not download
+it. Its tags are its lineage.
 
-A store in sqlite records absolute paths of this machine. Do not point a server at such a file: its clients would look
-for those paths. `pipelines/moving.py` copies the versions to a server instead.
+A store in sqlite records absolute paths of this machine. A server may show such a file (`pipelines/ui.py` does), but
+its clients would look for those paths. `pipelines/moving.py` copies the versions to a server instead.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ import numpy as np
 
 from models.errors import TrackingError, must
 from pipelines.params import Params
+from pipelines.promotion import Decision, judge
 from pipelines.stage import Paths
 from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, patience, public, speaking_to
 
 log = logging.getLogger(__name__)
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+CHECKPOINT_TAG = "checkpoint.path"
+"""Where a version's checkpoint lies among its run's files."""
 SERVED = Path(__file__).parent / "served" / "motion.py"
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
 MAX_TAG_LENGTH = 5000
@@ -63,17 +67,6 @@ class Version:
         return f"models:/{self.name}/{self.version}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Whether the champion followed the candidate, and why."""
-
-    name: str
-    promoted: bool
-    champion: int | None
-    """The champion's version afterwards."""
-    sentence: str
-
-
 def default_uri(params: Params | None, paths: Paths) -> str:
     """Of the store: params, else the environment, else sqlite beside the project."""
     configured = params.tracking.uri if params is not None else None
@@ -83,7 +76,7 @@ def default_uri(params: Params | None, paths: Paths) -> str:
 def store_of(params: Params | None, paths: Paths) -> Store:
     """The store that the settings name."""
     timeout_s = params.tracking.timeout_s if params is not None else 5.0
-    return Store(uri=default_uri(params, paths), timeout_s=max(timeout_s, 5.0))
+    return Store(uri=default_uri(params, paths), timeout_s=max(timeout_s, 30.0))  # files are bigger than metrics
 
 
 def find(uri: str, store: Store) -> Version:
@@ -134,17 +127,7 @@ def resolve(uri: str, store: Store, *, target: Path | None = None) -> Path:
         store: where it is registered.
         target: where to put the files; None: a temporary folder, or the store's own where it is local.
     """
-    import mlflow.artifacts
-
-    version = find(uri, store)
-    with speaking_to(store.uri, timeout_s=store.timeout_s), _spoken_to(store):
-        place = mlflow.artifacts.download_artifacts(
-            artifact_uri=version.uri,
-            dst_path=str(target) if target else None,
-            tracking_uri=store.uri,
-            registry_uri=store.uri,
-        )
-    return Path(place)
+    return _download(find(uri, store).uri, store, target)
 
 
 def onnx_of(folder: Path) -> Path:
@@ -161,13 +144,29 @@ def onnx_of(folder: Path) -> Path:
     return found[0]
 
 
-def checkpoint_of(uri: str, store: Store) -> Path:
-    """A local copy of the checkpoint that a version was made of, to fine-tune from."""
-    folder = resolve(uri, store)
-    found = sorted(folder.glob("artifacts/*/manifest.json"))
-    if not found:
-        raise TrackingError(must(uri, "carry its checkpoint", "none", "Name a checkpoint's folder instead"))
-    return found[0].parent
+def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path:
+    """A local copy of the checkpoint that a version was made of, to fine-tune from.
+
+    Raises:
+        TrackingError: the version has none.
+    """
+    version = find(uri, store)
+    if version.run_id is None or CHECKPOINT_TAG not in version.tags:
+        raise TrackingError(must(uri, "have its checkpoint", "none", "Name a checkpoint's folder instead"))
+    return _download(f"runs:/{version.run_id}/{version.tags[CHECKPOINT_TAG]}", store, target)
+
+
+def _download(artifact_uri: str, store: Store, target: Path | None) -> Path:
+    with speaking_to(store.uri, timeout_s=store.timeout_s), _spoken_to(store):
+        import mlflow.artifacts
+
+        place = mlflow.artifacts.download_artifacts(
+            artifact_uri=artifact_uri,
+            dst_path=str(target) if target else None,
+            tracking_uri=store.uri,
+            registry_uri=store.uri,
+        )
+    return Path(place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,20 +191,24 @@ def register(parcel: Parcel, store: Store) -> Version:
     """
     for known in versions_of(parcel.name, store):
         if known.tags.get("weights.sha256") == parcel.tags["weights.sha256"]:
-            _retag(known, parcel.tags, store)
-            _set_alias(known, CANDIDATE, store)
+            _renew(known, parcel, store)
             return find(known.uri, store)
-    with speaking_to(store.uri, timeout_s=store.timeout_s) as client, _spoken_to(store):
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
         run_id = parcel.run_id or _own_run(client, parcel.name, store)
-        model_uri = _log(parcel, run_id)
+        place = f"checkpoint-{parcel.tags['weights.sha256'][:16]}"
+        client.log_artifacts(run_id, str(parcel.checkpoint), place)
+        model_id = _log(client, parcel, run_id)
         _known_model(client, parcel.name)
-        tags = {key: value[:MAX_TAG_LENGTH] for key, value in parcel.tags.items()}
-        import mlflow
-
-        raw = mlflow.register_model(model_uri, parcel.name, tags=tags)
-        client.update_model_version(parcel.name, raw.version, description=parcel.card[:MAX_DESCRIPTION_LENGTH])
-        client.set_registered_model_alias(parcel.name, CANDIDATE, raw.version)
-    return find(f"models:/{parcel.name}/{raw.version}", store)
+        made = client.create_model_version(
+            parcel.name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            model_id=model_id,
+            tags={**_shortened(parcel.tags), CHECKPOINT_TAG: place},
+            description=parcel.card[:MAX_DESCRIPTION_LENGTH],
+        )
+        client.set_registered_model_alias(parcel.name, CANDIDATE, made.version)
+    return find(f"models:/{parcel.name}/{made.version}", store)
 
 
 def promote(name: str, params: Params | None, paths: Paths) -> Decision:
@@ -223,25 +226,6 @@ def promote(name: str, params: Params | None, paths: Paths) -> Decision:
         _set_alias(candidate, CHAMPION, store)
     after = candidate.version if promoted else champion.version if champion else None
     return Decision(name=name, promoted=promoted, champion=after, sentence=sentence)
-
-
-def judge(candidate: Version, champion: Version | None) -> tuple[bool, str]:
-    """Whether a candidate should become champion, and the sentence that says why (not)."""
-    new = f"version {candidate.version} of {candidate.name}"
-    if champion is None:
-        return True, f"{new} is champion now: there was none."
-    if champion.version == candidate.version:
-        return False, f"{new} is champion already."
-    for key, word in (("metric.name", "metric"), ("metric.data", "data")):
-        if candidate.tags.get(key) is None or candidate.tags.get(key) != champion.tags.get(key):
-            got = f"{candidate.tags.get(key)} against {champion.tags.get(key)}"
-            return False, f"{new} stays candidate: champion and candidate were not judged by the same {word} ({got})."
-    name, better = candidate.tags["metric.name"], candidate.tags.get("metric.better", "lower")
-    mine, theirs = float(candidate.tags["metric.value"]), float(champion.tags["metric.value"])
-    figures = f"{name} {mine:.5f} against {theirs:.5f} of version {champion.version}, {better} is better"
-    if (mine < theirs) if better == "lower" else (mine > theirs):
-        return True, f"{new} is champion now: {figures}."
-    return False, f"{new} stays candidate: {figures}."
 
 
 def lineage(uri: str, params: Params | None, paths: Paths) -> dict[str, Any]:
@@ -272,25 +256,39 @@ def _plain(value: str) -> Any:
     return value
 
 
-def _log(parcel: Parcel, run_id: str) -> str:
-    """Log the pyfunc model into a run; its ``models:/`` URI by id."""
-    import mlflow
-    import mlflow.pyfunc
+def _log(client: Any, parcel: Parcel, run_id: str) -> str:
+    """Log the pyfunc model beside a run, which itself stays as it is; the model's id."""
+    from mlflow import pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
 
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment, name=parcel.name, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as scratch:
-        card = Path(scratch) / "model_card.md"
+        card, folder = Path(scratch) / "model_card.md", Path(scratch) / "model"
         card.write_text(parcel.card, encoding="utf-8")
-        artifacts = {"motion": str(parcel.onnx), "checkpoint": str(parcel.checkpoint), "model_card": str(card)}
-        with mlflow.start_run(run_id=run_id):
-            made = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(SERVED),
-                artifacts=artifacts,
-                pip_requirements=REQUIREMENTS,
-                signature=signature(),
-                metadata={"size_px": parcel.size_px},
-            )
-    return f"models:/{made.model_id}"
+        pyfunc.save_model(
+            str(folder),
+            python_model=str(SERVED),
+            artifacts={"motion": str(parcel.onnx), "model_card": str(card)},
+            pip_requirements=REQUIREMENTS,
+            signature=signature(),
+            input_example=input_example(),
+            metadata={"size_px": parcel.size_px},
+            mlflow_model=Model(
+                artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
+            ),
+        )
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, int(parcel.tags.get("training.step", 0)))])
+    return str(model.model_id)
+
+
+def input_example() -> dict[str, Any]:
+    """A picture and a video of two frames, of the smallest size that shows the shapes."""
+    ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    return {"source": ramp[:1], "driving": ramp}
 
 
 def signature() -> Any:
@@ -332,11 +330,20 @@ def _set_alias(version: Version, alias: str, store: Store) -> None:
         client.set_registered_model_alias(version.name, alias, str(version.version))
 
 
-def _retag(version: Version, tags: Mapping[str, str], store: Store) -> None:
+def _renew(version: Version, parcel: Parcel, store: Store) -> None:
+    """Give a version that is registered already what has changed around it: tags, card, the alias ``candidate``."""
     with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
-        for key, value in tags.items():
-            if version.tags.get(key) != value[:MAX_TAG_LENGTH]:
-                client.set_model_version_tag(version.name, str(version.version), key, value[:MAX_TAG_LENGTH])
+        for key, value in _shortened(parcel.tags).items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(version.name, str(version.version), key, value)
+        card = parcel.card[:MAX_DESCRIPTION_LENGTH]
+        if version.description != card:
+            client.update_model_version(version.name, str(version.version), description=card)
+        client.set_registered_model_alias(version.name, CANDIDATE, str(version.version))
+
+
+def _shortened(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value[:MAX_TAG_LENGTH] for key, value in tags.items()}
 
 
 @contextlib.contextmanager

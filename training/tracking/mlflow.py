@@ -80,6 +80,8 @@ def patience(timeout_s: float, *, retries: int = 1) -> Iterator[None]:
     warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
     own = [name for name in wanted if name not in os.environ]
     os.environ.update({name: wanted[name] for name in own})
+    import mlflow  # noqa: F401  it sets the levels of its loggers when it is imported
+
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     try:
