@@ -15,7 +15,7 @@ except ModuleNotFoundError:  # a Python other than the project's
         f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion."
     )
 
-from pipelines.command_line import Commands
+from pipelines.command_line import Commands, show
 
 # torch's threads wait asleep: spinning starves whatever else runs
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -63,15 +63,6 @@ def settings() -> tuple[Any, Any]:
 
     paths = Paths()
     return load(paths.root / "params.yaml"), paths
-
-
-def show(report: Any) -> None:
-    """Print a report's plain values, a line each."""
-    from pipelines.stage import as_json
-
-    for key, value in as_json(report).items():
-        if not isinstance(value, dict | list):
-            typer.echo(f"{key}: {value}")
 
 
 @app.command(rich_help_panel=STAGES)

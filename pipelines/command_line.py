@@ -37,3 +37,12 @@ class Commands(typer.core.TyperGroup):
                 raise
             typer.echo(f"Error: {line}", err=True)
             raise typer.Exit(1) from None
+
+
+def show(report: Any) -> None:
+    """Print a report's plain values, a line each."""
+    from pipelines.stage import as_json
+
+    for key, value in as_json(report).items():
+        if not isinstance(value, dict | list):
+            typer.echo(f"{key}: {value}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.errors import TrackingError, must
-from pipelines.registry import Store, Version, names, param, resolve, versions_of
+from pipelines.registry import CHECKPOINT_TAG, Store, Version, checkpoint_of, names, param, resolve, versions_of
 from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, public, speaking_to
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def move(source: Store, target: Store) -> Moved:
             counts["models"] += _make_model(old, new, name)
             there = {version.version: version for version in versions_of(name, target)}
             for version in versions_of(name, source):
-                _check(version, there.get(version.version), source)
+                _check(version, there.get(version.version))
                 if version.version in there:
                     continue
                 run_id, made = _run(old, new, version, target)
@@ -56,7 +56,7 @@ def move(source: Store, target: Store) -> Moved:
                 _copy(new, version, run_id, source)
                 counts["versions"] += 1
                 log.info("moved %s", version.uri)
-            _aliases(new, name, source)
+            _aliases(new, name, source, target)
     return Moved(**counts)
 
 
@@ -69,12 +69,13 @@ def _both(source: Store, target: Store) -> Iterator[tuple[Any, Any]]:
         yield old, new
 
 
-def _origin(version: Version, source: Store) -> str:
-    return f"{public(source.uri)} {version.uri} {version.tags.get('weights.sha256', '')[:16]}".strip()
+def _origin(version: Version) -> str:
+    """The same wherever the source's file lies."""
+    return f"{version.uri} {version.tags.get('weights.sha256', '')[:16]}".strip()
 
 
-def _check(version: Version, there: Version | None, source: Store) -> None:
-    if there is not None and there.tags.get(ORIGIN_TAG) != _origin(version, source):
+def _check(version: Version, there: Version | None) -> None:
+    if there is not None and there.tags.get(ORIGIN_TAG) != _origin(version):
         fix = "Move to an empty registry, or delete that version there"
         raise TrackingError(must(version.uri, "be free in the target", "another version of that number", fix))
 
@@ -88,24 +89,30 @@ def _make_model(old: Any, new: Any, name: str) -> int:
 
 
 def _run(old: Any, new: Any, version: Version, target: Store) -> tuple[str, int]:
-    """The version's run in the target, copied unless it is there; its id, and whether it was made."""
+    """The version's run in the target, copied unless it is there; its id, and whether it was made.
+
+    Its figures are sent again when it is there but not ended, for then an earlier move may have been interrupted; what
+    the target holds already it does not take twice.
+    """
     experiment = open_experiment(new, target.uri, DEFAULT_EXPERIMENT)
     origin = version.run_id or version.uri
     found = new.search_runs([experiment], filter_string=f"tags.`{ORIGIN_TAG}` = '{origin}'")
-    if found:
+    if found and found[0].info.status != "RUNNING":
         return str(found[0].info.run_id), 0
     if version.run_id is None:
-        made = new.create_run(experiment, run_name=f"{version.name}-{version.version}", tags={ORIGIN_TAG: origin})
-        return str(made.info.run_id), 1
+        name = f"{version.name}-{version.version}"
+        made = found[0] if found else new.create_run(experiment, run_name=name, tags={ORIGIN_TAG: origin})
+        new.set_terminated(made.info.run_id)
+        return str(made.info.run_id), 0 if found else 1
     run = old.get_run(version.run_id)
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.log-model")}
-    made = new.create_run(
-        experiment, start_time=run.info.start_time, run_name=run.info.run_name, tags={**tags, ORIGIN_TAG: origin}
-    )
+    tags[ORIGIN_TAG] = origin
+    start, name = run.info.start_time, run.info.run_name
+    made = found[0] if found else new.create_run(experiment, start_time=start, run_name=name, tags=tags)
     run_id = str(made.info.run_id)
     _figures(old, new, version.run_id, run_id)
     new.set_terminated(run_id, status=run.info.status, end_time=run.info.end_time)
-    return run_id, 1
+    return run_id, 0 if found else 1
 
 
 def _figures(old: Any, new: Any, source_id: str, run_id: str) -> None:
@@ -121,11 +128,11 @@ def _figures(old: Any, new: Any, source_id: str, run_id: str) -> None:
 
 def _copy(new: Any, version: Version, run_id: str, source: Store) -> None:
     """Files and tags of one version, under its own number."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = resolve(version.uri, source, target=Path(scratch))
-        place = f"{FOLDER}-{version.name}-{version.version}"
-        new.log_artifacts(run_id, str(folder), place)
-    tags = {**version.tags, ORIGIN_TAG: _origin(version, source)}
+    place = f"{FOLDER}-{version.name}-{version.version}"
+    _files(new, resolve, version, (run_id, place), source)
+    if version.run_id is not None and CHECKPOINT_TAG in version.tags:
+        _files(new, checkpoint_of, version, (run_id, version.tags[CHECKPOINT_TAG]), source)
+    tags = {**version.tags, ORIGIN_TAG: _origin(version)}
     while True:
         made = new.create_model_version(
             version.name, source=f"runs:/{run_id}/{place}", run_id=run_id, tags=tags, description=version.description
@@ -138,7 +145,17 @@ def _copy(new: Any, version: Version, run_id: str, source: Store) -> None:
             raise TrackingError(must(version.uri, "be free in the target", f"numbers up to {made.version}", fix))
 
 
-def _aliases(new: Any, name: str, source: Store) -> None:
+def _files(new: Any, fetch: Callable[..., Path], version: Version, place: tuple[str, str], source: Store) -> None:
+    """Bring what ``fetch`` finds of a version to (run, folder) in the target."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch(version.uri, source, target=Path(scratch))
+        new.log_artifacts(place[0], str(folder), place[1])
+
+
+def _aliases(new: Any, name: str, source: Store, target: Store) -> None:
+    """Set the source's aliases, but take none from a version that was registered in the target itself."""
+    held = {alias: version for version in versions_of(name, target) for alias in version.aliases}
     for version in versions_of(name, source):
         for alias in version.aliases:
-            new.set_registered_model_alias(name, alias, str(version.version))
+            if alias not in held or ORIGIN_TAG in held[alias].tags:
+                new.set_registered_model_alias(name, alias, str(version.version))
