@@ -108,7 +108,7 @@ def take(item: Item, config: DatasetConfig, target: Path) -> LedgerRow:
         EnvironmentProblem: ``target`` can't be written.
     """
     row = LedgerRow(item=item.name, origin=item.origin, state="kept")
-    with turned_away(row) as failed:
+    with turned_away(row, target) as failed:
         if item.problem is not None:
             raise item.problem
         info = probe(item.path, limits=limits_of(config))

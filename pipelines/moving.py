@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import TrackingError, must
-from pipelines.registry import CHECKPOINT_TAG, Store, Version, checkpoint_of, names, param, resolve, versions_of
+from pipelines.registry import (
+    CHECKPOINT_TAG,
+    Store,
+    Version,
+    checkpoint_of,
+    names,
+    param,
+    pointing_at,
+    resolve,
+    versions_of,
+)
 from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, public, speaking_to
 
 log = logging.getLogger(__name__)
@@ -53,7 +63,7 @@ def move(source: Store, target: Store) -> Moved:
                     continue
                 run_id, made = _run(old, new, version, target)
                 counts["runs"] += made
-                _copy(new, version, run_id, source)
+                _copy(new, version, run_id, (source, target))
                 counts["versions"] += 1
                 log.info("moved %s", version.uri)
             _aliases(new, name, source, target)
@@ -126,17 +136,18 @@ def _figures(old: Any, new: Any, source_id: str, run_id: str) -> None:
         new.log_batch(run_id, metrics=history[start : start + BATCH])
 
 
-def _copy(new: Any, version: Version, run_id: str, source: Store) -> None:
+def _copy(new: Any, version: Version, run_id: str, stores: tuple[Store, Store]) -> None:
     """Files and tags of one version, under its own number."""
+    source, target = stores
     place = f"{FOLDER}-{version.name}-{version.version}"
     _files(new, resolve, version, (run_id, place), source)
     if version.run_id is not None and CHECKPOINT_TAG in version.tags:
         _files(new, checkpoint_of, version, (run_id, version.tags[CHECKPOINT_TAG]), source)
     tags = {**version.tags, ORIGIN_TAG: _origin(version)}
     while True:
-        made = new.create_model_version(
-            version.name, source=f"runs:/{run_id}/{place}", run_id=run_id, tags=tags, description=version.description
-        )
+        origin, told = f"runs:/{run_id}/{place}", version.description
+        with pointing_at(target):
+            made = new.create_model_version(version.name, source=origin, run_id=run_id, tags=tags, description=told)
         if int(made.version) == version.version:
             return
         new.delete_model_version(version.name, made.version)

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from pipelines.engines import from_checkpoint
 from pipelines.lineage import data_tags, git_tags, licence_note
 from pipelines.modelcard import model_card
 from pipelines.params import Params
-from pipelines.registry import Parcel, Version, find, promote, register, store_of
+from pipelines.registry import Parcel, Store, Version, find, promote, register, store_of
 from pipelines.served.motion import MotionSession
 from pipelines.stage import Paths, only_writer, write_report
 from training.checkpoint import file_sha256
 from training.config import TrainConfig
 from training.feed import ShardReader
-from training.tracking.mlflow import run_of
+from training.tracking.jsonl import RECORDS_NAME
+from training.tracking.mlflow import deliver, run_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
         card = model_card(name, tags=tags, evaluation=judged)
         parcel = Parcel(
             name=name,
-            run_id=_run_id(name, paths, store.uri),
+            run_id=_run_id(name, paths, store),
             onnx=onnx,
             checkpoint=paths.trained(name),
             card=card,
@@ -130,12 +132,20 @@ def _evaluation(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
     return judged
 
 
-def _run_id(name: str, paths: Paths, uri: str) -> str | None:
+def _run_id(name: str, paths: Paths, store: Store) -> str | None:
+    """The training's run in the store, where what waits of its record is sent first; None when there is no record.
+
+    A store that was emptied since gets the run anew.
+    """
     try:
         trained = json.loads(paths.report("train", name).read_text(encoding="utf-8"))
-        return run_of(Path(trained["run_folder"]), uri)
+        folder = Path(trained["run_folder"])
     except (OSError, ValueError, KeyError):
         return None
+    if not (folder / RECORDS_NAME).is_file():
+        return None  # a folder behind a URL, or one that was cleaned away
+    deliver(folder, store.uri, timeout_s=store.timeout_s, verify=True)
+    return run_of(folder, store.uri)
 
 
 def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
@@ -160,8 +170,14 @@ def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[st
         "metric.better": "lower",
         "metric.value": repr(judged["test"]["l1"]),
         "metric.copy_source": repr(judged["test"]["copy_source_l1"]),
-        "metric.data": f"{judged['data_sha256'][:16]}, {judged['split_rule']} split, test",
+        "metric.data": _judged_on(judged),
     }
+
+
+def _judged_on(judged: Mapping[str, Any]) -> str:
+    """Everything that makes two figures comparable: shards, split, frames of each clip, size."""
+    frames = f"first {judged['max_frames']} frames" if judged["max_frames"] else "all frames"
+    return f"{judged['data_sha256'][:16]}, {judged['split_rule']} split, test, {frames}, {judged['size_px']} px"
 
 
 def _pretrained(train: TrainConfig) -> dict[str, str]:

@@ -157,7 +157,7 @@ def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path
 
 
 def _download(artifact_uri: str, store: Store, target: Path | None) -> Path:
-    with speaking_to(store.uri, timeout_s=store.timeout_s), _spoken_to(store):
+    with speaking_to(store.uri, timeout_s=store.timeout_s), pointing_at(store):
         import mlflow.artifacts
 
         place = mlflow.artifacts.download_artifacts(
@@ -193,7 +193,7 @@ def register(parcel: Parcel, store: Store) -> Version:
         if known.tags.get("weights.sha256") == parcel.tags["weights.sha256"]:
             _renew(known, parcel, store)
             return find(known.uri, store)
-    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client, pointing_at(store):
         run_id = parcel.run_id or _own_run(client, parcel.name, store)
         place = f"checkpoint-{parcel.tags['weights.sha256'][:16]}"
         client.log_artifacts(run_id, str(parcel.checkpoint), place)
@@ -347,8 +347,8 @@ def _shortened(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _spoken_to(store: Store) -> Iterator[None]:
-    """Point MLflow's global functions at a store for the length of the block."""
+def pointing_at(store: Store) -> Iterator[None]:
+    """Point MLflow's global functions, which its clients call behind the scenes, at a store for a block's length."""
     import mlflow
 
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()

@@ -14,6 +14,7 @@ from pipelines.params import Params
 from pipelines.processes import term_as_exit
 from pipelines.registry import default_uri
 from pipelines.stage import Paths
+from training.tracking.database import check_database, database_path
 
 HOST = "127.0.0.1"
 LEAVE_TIMEOUT_S = 10.0
@@ -30,11 +31,15 @@ def serve(params: Params, paths: Paths, *, port: int) -> int:
 
     Raises:
         EnvironmentProblem: the port is taken.
+        TrackingError: the store is no MLflow database.
     """
     uri = default_uri(params, paths)
     if uri.startswith(("http://", "https://")):
         return 0
     _check_free(port)
+    path = database_path(uri)
+    if path is not None:
+        check_database(path, timeout_s=params.tracking.timeout_s)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", HOST, "--port", str(port), "--no-serve-artifacts"]
     with term_as_exit():

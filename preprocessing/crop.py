@@ -81,13 +81,13 @@ def cut_item(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) 
     Raises:
         EnvironmentProblem: the clips can't be written (a full disk); that is not the item's fault.
     """
-    with turned_away(row) as failed:
+    with turned_away(row, target) as failed:
         return _cut(row, source, config, target)
     return ItemResult(row=row.rejected(failed[0]))
 
 
 @contextmanager
-def turned_away(row: LedgerRow) -> Iterator[list[MediaError]]:
+def turned_away(row: LedgerRow, target: Path) -> Iterator[list[MediaError]]:
     """Collect the error of an item that can't be used, so that one item never stops the others."""
     failed: list[MediaError] = []
     try:
@@ -98,7 +98,8 @@ def turned_away(row: LedgerRow) -> Iterator[list[MediaError]]:
         failed.append(error)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
-            raise EnvironmentProblem(must("the output folder", "take what is written", str(error))) from error
+            fix = "Free some room (`inkmotion clean` shows what can go), or mend the folder's rights"
+            raise EnvironmentProblem(must(str(target), "take what is written", str(error.strerror), fix)) from error
         logger.exception("%s could not be cut", row.item)
         got = f"{type(error).__name__}: {str(error)[:200]}"
         failed.append(MediaError(must(row.item, "pass through the cut", got), "failed"))

@@ -55,7 +55,7 @@ def stills_item(row: LedgerRow, source: Path, config: DatasetConfig, target: Pat
     Raises:
         EnvironmentProblem: the stills can't be written (a full disk).
     """
-    with turned_away(row) as failed:
+    with turned_away(row, target) as failed:
         return _stills(row, source, config, target)
     return ItemResult(row=row.rejected(failed[0]))
 

@@ -37,6 +37,8 @@ MAX_PARAMS = 100
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
 MAX_BACKOFF_S = 60.0
+AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+"""MLflow's codes of a server that can't be reached or is ill, rather than of one that refuses."""
 _FOREIGN_LETTERS = re.compile(r"[^\w./ :-]")
 
 
@@ -386,11 +388,12 @@ def _letters(name: str) -> str:
 
 
 def _refusal(uri: str, error: Exception) -> str:
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split())[:300].rstrip(". ")
     path = database_path(uri)
-    if path is not None:
-        outdated = "out-of-date database schema" in said
-        fix = f"Back it up, then run: mlflow db upgrade {uri}" if outdated else "Name another one by tracking.uri"
-        return must(f"the tracking store {path}", "serve this version of MLflow", said[:300], fix)
+    where = f"the tracking store {path}" if path is not None else f"the tracking server {public(uri)}"
+    if "out-of-date database schema" in said:
+        return must(where, "have this MLflow's schema", said, f"Back it up, then run: mlflow db upgrade {public(uri)}")
+    if path is not None or getattr(error, "error_code", "INTERNAL_ERROR") not in AWAY:
+        return must(where, "take the request", said, "Look at what it holds with `inkmotion ui`, or name another one")
     fix = "Look whether the server runs and the address is right (tracking.uri, MLFLOW_TRACKING_URI)"
-    return must(f"the tracking server {public(uri)}", "answer", said[:300], fix)
+    return must(where, "answer", said, fix)
