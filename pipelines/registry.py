@@ -145,7 +145,7 @@ def onnx_of(folder: Path) -> Path:
 
 
 def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path:
-    """A local copy of the checkpoint that a version was made of, to fine-tune from.
+    """The checkpoint that a version was made of, to fine-tune from: a copy, or the store's own folder where it is local.
 
     Raises:
         TrackingError: the version has none.
@@ -153,7 +153,9 @@ def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path
     version = find(uri, store)
     if version.run_id is None or CHECKPOINT_TAG not in version.tags:
         raise TrackingError(must(uri, "have its checkpoint", "none", "Name a checkpoint's folder instead"))
-    return _download(f"runs:/{version.run_id}/{version.tags[CHECKPOINT_TAG]}", store, target)
+    with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
+        files = client.get_run(version.run_id).info.artifact_uri
+    return _download(f"{files}/{version.tags[CHECKPOINT_TAG]}", store, target)
 
 
 def _download(artifact_uri: str, store: Store, target: Path | None) -> Path:
