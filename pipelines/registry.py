@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models.errors import TrackingError, must
 from pipelines.params import Params
 from pipelines.promotion import Decision, judge
+from pipelines.served.example import input_example, signature
 from pipelines.stage import Paths
-from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, patience, public, speaking_to
+from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, public, speaking_to
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ def onnx_of(folder: Path) -> Path:
 
 
 def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path:
-    """The checkpoint that a version was made of, to fine-tune from: a copy, or the store's own folder where it is local.
+    """The checkpoint that a version was made of, to start a training from; a copy unless the store is local.
 
     Raises:
         TrackingError: the version has none.
@@ -197,8 +196,7 @@ def register(parcel: Parcel, store: Store) -> Version:
             return find(known.uri, store)
     with speaking_to(store.uri, timeout_s=store.timeout_s) as client, pointing_at(store):
         run_id = parcel.run_id or _own_run(client, parcel.name, store)
-        place = f"checkpoint-{parcel.tags['weights.sha256'][:16]}"
-        client.log_artifacts(run_id, str(parcel.checkpoint), place)
+        place = _log_checkpoint(client, parcel, run_id)
         model_id = _log(client, parcel, run_id)
         _known_model(client, parcel.name)
         made = client.create_model_version(
@@ -258,6 +256,12 @@ def _plain(value: str) -> Any:
     return value
 
 
+def _log_checkpoint(client: Any, parcel: Parcel, run_id: str) -> str:
+    place = f"checkpoint-{parcel.tags['weights.sha256'][:16]}"
+    client.log_artifacts(run_id, str(parcel.checkpoint), place)
+    return place
+
+
 def _log(client: Any, parcel: Parcel, run_id: str) -> str:
     """Log the pyfunc model beside a run, which itself stays as it is; the model's id."""
     from mlflow import pyfunc
@@ -287,32 +291,6 @@ def _log(client: Any, parcel: Parcel, run_id: str) -> str:
     return str(model.model_id)
 
 
-def input_example() -> dict[str, Any]:
-    """A picture and a video of two frames, of the smallest size that shows the shapes."""
-    ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-    return {"source": ramp[:1], "driving": ramp}
-
-
-def signature() -> Any:
-    """Input, output and options of the served model."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
-    from mlflow.types.schema import DataType
-
-    frames = (-1, -1, -1, 3)
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), frames, name) for name in ("source", "driving")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), frames)]),
-        params=ParamSchema(
-            [
-                ParamSpec("relative", DataType.boolean, True),
-                ParamSpec("adapt_scale", DataType.boolean, False),
-                ParamSpec("find_best_frame", DataType.boolean, False),
-            ]
-        ),
-    )
-
-
 def _own_run(client: Any, name: str, store: Store) -> str:
     experiment = open_experiment(client, store.uri, DEFAULT_EXPERIMENT)
     return str(
@@ -335,7 +313,10 @@ def _set_alias(version: Version, alias: str, store: Store) -> None:
 def _renew(version: Version, parcel: Parcel, store: Store) -> None:
     """Give a version that is registered already what has changed around it: tags, card, the alias ``candidate``."""
     with speaking_to(store.uri, timeout_s=store.timeout_s) as client:
-        for key, value in _shortened(parcel.tags).items():
+        tags = _shortened(parcel.tags)
+        if version.run_id is not None and CHECKPOINT_TAG not in version.tags:
+            tags[CHECKPOINT_TAG] = _log_checkpoint(client, parcel, version.run_id)
+        for key, value in tags.items():
             if version.tags.get(key) != value:
                 client.set_model_version_tag(version.name, str(version.version), key, value)
         card = parcel.card[:MAX_DESCRIPTION_LENGTH]
@@ -350,18 +331,26 @@ def _shortened(tags: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def pointing_at(store: Store) -> Iterator[None]:
-    """Point MLflow's global functions, which its clients call behind the scenes, at a store for a block's length."""
+    """Point MLflow's global functions, which its clients call behind the scenes, at a store for a block's length.
+
+    They write environment variables too, by which `default_uri` would mean that store from then on.
+    """
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(store.uri)
-    mlflow.set_registry_uri(store.uri)
+    flow: Any = mlflow  # its annotations know neither None nor is_tracking_uri_set
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    chosen = flow.get_tracking_uri() if flow.is_tracking_uri_set() else None
+    flow.set_tracking_uri(store.uri)
+    flow.set_registry_uri(store.uri)
     try:
-        with patience(store.timeout_s):
-            yield
+        yield
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+        flow.set_tracking_uri(chosen)
+        flow.set_registry_uri(before.get(names[1]))
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _aliases(client: Any, name: str) -> dict[int, tuple[str, ...]]:

@@ -46,6 +46,7 @@ frames = np.load("frames.npz")
 version = {}
 for uri in json.loads(sys.argv[2]):
     model = mlflow.pyfunc.load_model(uri)
+    assert model.predict(model.input_example).shape == (2, 32, 32, 3)
     made = model.predict({"source": frames["source"], "driving": frames["driving"]})
     np.save(f"out-{len(version)}.npy", made)
     version[uri] = [str(made.dtype), list(made.shape)]
@@ -131,6 +132,7 @@ def test_a_consumer_with_nothing_but_the_url(
     assert [version.version for version in known] == [1, 2, 3]
     assert known[2].aliases == ("candidate", "champion")
     assert known[0].tags["weights.sha256"] == "1"
+    assert (registry.checkpoint_of("models:/fomm-debug@champion", there) / "manifest.json").read_text() == "{}"
 
     rng = np.random.default_rng(0)
     source, driving = (rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (1, 5))
@@ -158,3 +160,4 @@ def test_registering_straight_on_a_server(server: Server, parcel: registry.Parce
     folder = registry.resolve("models:/straight@candidate", store, target=tmp_path)
     assert len(list(folder.rglob("*.onnx"))) == 1
     assert not list(folder.rglob("*.data"))
+    assert (registry.checkpoint_of(version.uri, store) / "manifest.json").read_text() == "{}"

@@ -15,6 +15,7 @@ from models.motion.networks import build, debug_config
 from pipelines import registry
 from pipelines.engines import TorchSession
 from pipelines.served.motion import MotionSession
+from pipelines.stage import Paths
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,15 @@ def test_an_unknown_version_gets_a_line(store: registry.Store, onnx: Path, tmp_p
     registry.register(parcel(onnx, tmp_path, sha256="a", l1=0.10), store)
     with pytest.raises(TrackingError, match=says):
         registry.find(uri, store)
+
+
+def test_speaking_to_one_store_leaves_the_default_alone(
+    store: registry.Store, onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    registry.register(parcel(onnx, tmp_path, sha256="a", l1=0.10), store)
+    registry.resolve("models:/debug/1", store)
+    assert registry.default_uri(None, Paths(tmp_path)) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    registry.resolve("models:/debug/1", store)
+    assert registry.default_uri(None, Paths(tmp_path)) == "http://mlflow:5000"

@@ -1,0 +1,33 @@
+"""What goes into a registered motion model and comes out: its signature, and an input that shows the shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def signature() -> Any:
+    """Input, output and options of the served model."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import DataType
+
+    frames = (-1, -1, -1, 3)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), frames, name) for name in ("source", "driving")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), frames)]),
+        params=ParamSchema(
+            [
+                ParamSpec("relative", DataType.boolean, True),
+                ParamSpec("adapt_scale", DataType.boolean, False),
+                ParamSpec("find_best_frame", DataType.boolean, False),
+            ]
+        ),
+    )
+
+
+def input_example() -> dict[str, Any]:
+    """A picture and a video of two frames, of the smallest size that shows the shapes."""
+    ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    return {"source": ramp[:1], "driving": ramp}
