@@ -13,7 +13,7 @@ from training.job import TrainJob
 from training.pictures import write_png
 from training.progress import Progress, Show
 from training.runfolder import PROGRESS, RECORDS, RunFolder
-from training.tracking.jsonl import RecordLog, RunCard
+from training.tracking.jsonl import EndStatus, RecordLog, RunCard
 
 TRACKING_EXPERIMENT = "inkmotion"
 """The tracking store's drawer for all runs."""
@@ -29,7 +29,7 @@ class FolderJournal:
     show: Show | None
     _records: RecordLog = field(init=False)
     _sender: Any = field(init=False, default=None)
-    _finished: bool = field(init=False, default=False)
+    _end: EndStatus | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         card = RunCard(
@@ -63,12 +63,16 @@ class FolderJournal:
 
     def finish(self) -> None:
         """The training has reached its end."""
-        self._finished = True
+        self._end = "FINISHED"
+
+    def fail(self) -> None:
+        """The training can't go on, and another attempt would only repeat it."""
+        self._end = "FAILED"
 
     def close(self) -> None:
         """Send what waits; end the record if the training is over, else leave it open for the next attempt."""
-        if self._finished:
-            self._records.close()
+        if self._end is not None:
+            self._records.close(self._end)
         else:
             self._records.abandon()
         if self._sender is not None:

@@ -270,3 +270,12 @@ def test_only_functions_are_loaded() -> None:
     assert load_callable("models.motion.networks:build").__name__ == "build"
     with pytest.raises(TrainingError, match="name a function"):
         load_callable("models.motion.networks:DEBUG")
+
+
+def test_a_training_that_can_not_go_on_is_recorded_as_failed(tmp_path: Path) -> None:
+    shards = kit.write_shards(tmp_path / "shards")
+    made = kit.job(shards, tmp_path / "run", lr_generator=1e30, lr_keypoint_detector=1e30)
+    with pytest.raises(TrainingError, match="must be finite"):
+        local.fit(made)
+    last = [record for record, _ in read_records(tmp_path / "run")][-1]
+    assert (last["kind"], last["status"]) == ("end", "FAILED")

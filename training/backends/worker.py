@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from models.contracts import INDEX_NAME
+from models.errors import InkmotionError
 from training.checkpoint import (
     CheckpointInfo,
     file_sha256,
@@ -215,6 +216,9 @@ class _Worker:
         journal = FolderJournal(self.job, self.folder, self.hands.show)
         try:
             yield journal
+        except InkmotionError:
+            journal.fail()
+            raise
         finally:
             journal.close()
 
