@@ -19,6 +19,7 @@ env: .venv/installed ## the environment in .venv, pinned by constraints.txt
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0" -e ".[dev]"
+	-@$(BIN)/python cli.py weights fetch blazepose
 	@touch $@
 
 test: env ## lint, types and every test but the slow ones

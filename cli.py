@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 try:
     import typer
@@ -15,7 +15,8 @@ except ModuleNotFoundError:  # a Python other than the project's
         f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion."
     )
 
-from pipelines.command_line import Commands, show
+from pipelines import data_commands
+from pipelines.command_line import Commands, settings, show, store
 
 # torch's threads wait asleep: spinning starves whatever else runs
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -35,13 +36,15 @@ app = typer.Typer(
 )
 tracking = typer.Typer(no_args_is_help=True, help="What a training recorded, and its way to MLflow.")
 registry = typer.Typer(no_args_is_help=True, help="Model versions.")
+app.add_typer(data_commands.datasets, name="datasets", rich_help_panel="Data")
+app.add_typer(data_commands.weights, name="weights", rich_help_panel="This machine")
 app.add_typer(tracking, name="tracking", rich_help_panel="Models and runs")
 app.add_typer(registry, name="registry", rich_help_panel="Models and runs")
 
 DATASET = typer.Argument(help="A name in `datasets` of params.yaml.", metavar="DATASET")
 EXPERIMENT = typer.Argument(help="A name in `experiments` of params.yaml.", metavar="EXPERIMENT")
 VERSION = typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.", metavar="MODEL")
-STAGES, MODELS, MACHINE = "Stages", "Models and runs", "This machine"
+STAGES, DATA, MODELS, MACHINE = "Stages", "Data", "Models and runs", "This machine"
 
 
 @app.callback()
@@ -54,15 +57,6 @@ def common(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for package in ("models", "training", "preprocessing", "pipelines"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-def settings() -> tuple[Any, Any]:
-    """The checked params and the project's paths."""
-    from pipelines.params import load
-    from pipelines.stage import Paths
-
-    paths = Paths()
-    return load(paths.root / "params.yaml"), paths
 
 
 @app.command(rich_help_panel=STAGES)
@@ -92,14 +86,57 @@ def run(
 
 
 @app.command(rich_help_panel=STAGES)
-def download(name: Annotated[str, DATASET]) -> None:
-    """Take a data set's media in: checked, one ledger row for each item.
+def download(
+    name: Annotated[str, DATASET],
+    accept_terms: Annotated[bool, typer.Option("--accept-terms", help="I accept the data set's terms.")] = False,
+    mirror: Annotated[str | None, typer.Option(help="An address that stands in for the data set's own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many items.")] = None,
+    retry: Annotated[
+        list[str] | None, typer.Option(help="Try items again that were rejected for this reason, or `all`.")
+    ] = None,
+) -> None:
+    """Take a data set's media in: fetched, checked, one ledger row for each; a stopped one goes on.
 
-    Example: `inkmotion download faces`.
+    Examples: `inkmotion download faces`, `inkmotion download voxceleb1 --accept-terms --limit 20`
     """
     from pipelines.download import run as stage
 
-    show(stage(name, *settings()))
+    params, paths = settings()
+    changes = {"accept_terms": accept_terms or None, "mirror": mirror, "max_items": limit}
+    show(stage(name, params.with_dataset(name, changes), paths, retry=retry or ()))
+
+
+@app.command(rich_help_panel=DATA)
+def ledger(
+    name: Annotated[str, DATASET],
+    reason: Annotated[str | None, typer.Option(help="List the items rejected for this reason, or `all`.")] = None,
+    retry: Annotated[list[str] | None, typer.Option(help="Try the items rejected for this reason again.")] = None,
+) -> None:
+    """Say what became of a data set's items: counts by state and reason.
+
+    Examples: `inkmotion ledger faces`, `inkmotion ledger voxceleb1 --reason removed`,
+    `inkmotion ledger voxceleb1 --retry network`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines import ledger as book
+
+    params, paths = settings()
+    if retry:
+        for outcome in book.retry(name, params, paths, retry):
+            show(outcome)
+    found = book.ledgers(name, params, paths)
+    if reason is not None:
+        for stage, row in book.selected(found, reason):
+            typer.echo(f"{stage}\t{row.item}\t{row.reason}\t{row.detail}")
+        return
+    for entry in found:
+        title = f"{entry.stage}: {len(entry.rows)} items" + ("" if entry.is_finished else " (unfinished)")
+        table = Table("state", "reason", "items", "for example", title=title, box=None, title_justify="left")
+        for state, why, number, detail in entry.counts():
+            table.add_row(state, why, str(number), detail)
+        Console().print(table)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -108,14 +145,9 @@ def cut(name: Annotated[str, DATASET]) -> None:
 
     Example: `inkmotion cut faces`.
     """
-    params, paths = settings()
-    if params.dataset(name).makes == "stills":
-        from pipelines.frames import run as stills
+    from pipelines.crop import run as stage
 
-        return show(stills(name, params, paths))
-    from pipelines.crop import run as clips
-
-    return show(clips(name, params, paths))
+    show(stage(name, *settings()))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -258,7 +290,7 @@ def animate(
         side_by_side=side_by_side,
     )
     animating.check_outputs([out], inputs=(source, driving))
-    params, paths = _store()
+    params, paths = store()
     name, engine = animating.open_engine(params, paths, model=model, checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
     return show(animating.animate(engine, source, driving, [out], options=options, model=name))
 
@@ -277,7 +309,7 @@ def compare(
 
     from pipelines.compare import compare as put_side_by_side
 
-    found = put_side_by_side(first, second, *_store())
+    found = put_side_by_side(first, second, *store())
     table = Table("", *found.names, box=None)
     for key, left, right in found.settings:
         table.add_row(key, left, right)
@@ -302,9 +334,9 @@ def flush() -> None:
     from pipelines.registry import store_of
     from training.tracking.mlflow import flush_all
 
-    params, paths = _store()
-    store = store_of(params, paths)
-    done = flush_all(paths.run(""), store.uri, timeout_s=store.timeout_s)
+    params, paths = store()
+    place = store_of(params, paths)
+    done = flush_all(paths.run(""), place.uri, timeout_s=place.timeout_s)
     typer.echo(f"{done.runs} runs: {done.sent} records sent, {done.waiting} waiting.")
     for problem in done.problems:
         typer.echo(problem, err=True)
@@ -320,16 +352,9 @@ def move(to: Annotated[str, typer.Option(help="The server's address.", metavar="
     from pipelines.moving import move as move_all
     from pipelines.registry import Store, store_of
 
-    params, paths = _store()
+    params, paths = store()
     moved = move_all(store_of(params, paths), Store(uri=to))
     typer.echo(f"Moved {moved.versions} versions of {moved.models} new models, with {moved.runs} runs.")
-
-
-def _store() -> tuple[Any, Any]:
-    """Params and paths where there are any: model versions can be used outside of a project, too."""
-    from pipelines.stage import Paths
-
-    return settings() if Path("params.yaml").is_file() else (None, Paths())
 
 
 @app.command(rich_help_panel=MACHINE)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "test", "unseen"]
-Kind = Literal["faces", "bodies", "cartoons", "film"]
+Kind = Literal["faces", "bodies", "cartoons", "images", "film"]
 
 MANIFEST_NAME = "manifest.jsonl"
 LEDGER_NAME = "ledger.jsonl"
@@ -53,6 +53,12 @@ class Clip:
     origin_sha256: str
     decoder: str
     """Which decoder read the source: ``decord``, ``ffmpeg`` or ``pillow``."""
+    start_s: float | None = None
+    """When the first frame is shown in the source, in seconds from its start."""
+    resize: Literal["square", "stretch"] = "square"
+    """``stretch``: the box was no square, and the frames are squeezed into one."""
+    smooth: str | None = None
+    """An edge-smoothed copy of a still, relative to the manifest's folder."""
 
     def to_row(self) -> dict[str, Any]:
         """A JSON-ready dict."""

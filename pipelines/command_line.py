@@ -1,8 +1,9 @@
-"""How commands fail: one line, and an exit code. Imported by the command line at its start, so it is light."""
+"""What all commands share: the settings, and how they fail (one line, an exit code). Light: imported at start."""
 
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -46,3 +47,19 @@ def show(report: Any) -> None:
     for key, value in as_json(report).items():
         if not isinstance(value, dict | list):
             typer.echo(f"{key}: {value}")
+
+
+def settings() -> tuple[Any, Any]:
+    """The checked params and the project's paths."""
+    from pipelines.params import load
+    from pipelines.stage import Paths
+
+    paths = Paths()
+    return load(paths.root / "params.yaml"), paths
+
+
+def store() -> tuple[Any, Any]:
+    """Params and paths where there are any: model versions can be used outside of a project, too."""
+    from pipelines.stage import Paths
+
+    return settings() if Path("params.yaml").is_file() else (None, Paths())

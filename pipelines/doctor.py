@@ -16,7 +16,9 @@ import psutil
 
 from models.errors import InkmotionError
 from pipelines.params import Params, load
+from pipelines.sources import local_folder, shown_source
 from pipelines.stage import Paths
+from pipelines.weights import listed
 
 State = Literal["ok", "note", "missing"]
 GIB = 2**30
@@ -111,6 +113,14 @@ def _weights(paths: Paths) -> Iterator[Finding]:
         detail = "in its package" if found else "package not installed"
         state: State = "ok" if found else "missing"
         yield Finding(what=what, state=state, detail=detail, stages=stages, mend="" if found else "make env")
+    absent = sorted({row.name for row in listed(paths) if row.state != "ok"})
+    yield Finding(
+        what="fetched weights",
+        state="missing" if absent else "ok",
+        detail=f"{', '.join(absent)} absent" if absent else "all there",
+        stages="cut of bodies by pose",
+        mend="; ".join(f"inkmotion weights fetch {name}" for name in absent),
+    )
     vgg = sorted(paths.weights.glob("vgg19*.pth"))
     mend = f"put torchvision's vgg19-dcbb9e9d.pth into {paths.weights}/ or name it in perceptual_weights"
     yield Finding(
@@ -124,10 +134,10 @@ def _weights(paths: Paths) -> Iterator[Finding]:
 
 def _media(params: Params, paths: Paths) -> Iterator[Finding]:
     for name, dataset in params.datasets.items():
-        folder = paths.root / dataset.source
-        found = folder.is_dir() and any(folder.iterdir())
-        mend = "" if found else f"put media there, or set profiles.{params.profile}.sources.{name}"
-        detail = f"{dataset.source}{'' if found else ' is missing or empty'}"
+        folder, where = local_folder(paths.root, dataset), shown_source(dataset)
+        found = folder is None or folder.is_dir() and any(folder.iterdir())
+        mend = "" if found else f"put media there, or set profiles.{params.profile}.datasets.{name}.source"
+        detail = where if found else f"{where} is missing or empty"
         state: State = "ok" if found else "missing"
         yield Finding(what=f"media: {name}", state=state, detail=detail, stages=f"download {name}", mend=mend)
 

@@ -1,4 +1,9 @@
-"""The download stage: the media of a source into data/raw, each looked at once, with a ledger row for each."""
+"""The download stage: the media of a source into data/raw, each looked at once, with a ledger row for each.
+
+Every item is written down as it is done, so a stage that is killed goes on with the next one; the output appears under
+its name when all items are through. What could not be had stays in the ledger with its reason, and is tried again on
+request.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,22 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from models.errors import EnvironmentProblem, must
+from pipelines.journal import Work, key_of, resumed, same_file
 from pipelines.params import Params
-from pipelines.progress import bar
-from pipelines.stage import Paths, fresh_folder, only_writer, write_report
+from pipelines.progress import Rejections, watched
+from pipelines.sources import BOXES_NAME, METADATA_NAME, listing, shown_source, spec_of
+from pipelines.stage import Paths, only_writer, write_report
 from preprocessing.clips import sha256_of
 from preprocessing.config import DatasetConfig
 from preprocessing.crop import limits_of, turned_away
-from preprocessing.datasets.local import Item, LocalFolder
+from preprocessing.datasets.spec import Item, Listing
+from preprocessing.fetch import Fetcher, Wanted
 from preprocessing.ledger import LedgerRow, check_yield, counts, write_ledger
 from preprocessing.video import MediaError, probe
 
@@ -32,6 +40,7 @@ class DownloadReport:
     """What the stage took in; reports/download/<name>.json."""
 
     dataset: str
+    preset: str | None
     source: str
     items: int
     kept: int
@@ -43,31 +52,56 @@ class DownloadReport:
     seconds: float
 
 
-def run(name: str, params: Params, paths: Paths) -> DownloadReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What all items of a stage share."""
+
+    config: DatasetConfig
+    fetcher: Fetcher
+    work: Work
+    scratch: Path
+    video_url: str | None
+    num_threads: int
+
+
+def run(name: str, params: Params, paths: Paths, *, retry: Sequence[str] = ()) -> DownloadReport:
     """Take in the media of a data set.
 
     The source itself is never changed: its files are copied (sharing their blocks where the file system can).
 
     Args:
         name: of the data set.
-        params: its source, limits and yield floor.
+        params: its source, limits and yield floor; how to fetch.
         paths: where raw media go.
+        retry: reasons (or ``all``) of rejected items that are tried again.
 
     Raises:
-        SourceError: the source is missing or empty, or too few of its items can be used; with counts by reason.
+        SourceError: the source is missing or empty, or too few of its items can be used; with counts by reason. What
+            was had stays for the next try, and `inkmotion ledger` shows it.
+        ParamsError: the terms of a public data set are not accepted.
         EnvironmentProblem: the output can't be written, or another process writes it.
     """
     config, target, start = params.dataset(name), paths.raw(name), time.monotonic()
-    with only_writer(target):
-        items = LocalFolder(paths.root / config.source, dataset=name).items()
-        with fresh_folder(target) as making:
-            rows = list(bar(_taken(items, config, making), label=f"download {name}", total=len(items)))
-            write_ledger(making, rows)
-            share = check_yield(name, rows, config.yield_floor)
+    scratch = target.parent / f".{target.name}.source"
+    with only_writer(target), Fetcher(params.fetching) as fetcher, resumed(target) as work:
+        scratch.mkdir(exist_ok=True)
+        found = listing(name, paths.root, config, fetcher, scratch)
+        spec = spec_of(config)
+        template = config.video_url or (f"{config.mirror.rstrip('/')}/{{id}}.mp4" if config.mirror else None)
+        template = template or (spec.video_url if spec else None)
+        many = max(params.fetching.connections, min(8, os.cpu_count() or 1))
+        task = _Task(config=config, fetcher=fetcher, work=work, scratch=scratch, video_url=template, num_threads=many)
+        rows = _all(found.items, task, label=f"download {name}", retry=retry)
+        work.sweep(item.name for item in found.items)
+        _keep_lists(found, work.folder)
+        write_ledger(work.folder, rows)
+        share = check_yield(name, rows, config.yield_floor)
+    shutil.rmtree(scratch, ignore_errors=True)
     kept = [row for row in rows if row.state == "kept"]
     report = DownloadReport(
         dataset=name,
-        source=config.source,
+        preset=config.preset,
+        source=shown_source(config),
         items=len(rows),
         kept=len(kept),
         rejected=counts(rows),
@@ -81,7 +115,7 @@ def run(name: str, params: Params, paths: Paths) -> DownloadReport:
     return report
 
 
-def tally(words: Iterator[str]) -> dict[str, int]:
+def tally(words: Iterable[str]) -> dict[str, int]:
     """How often each word comes, by name."""
     found: dict[str, int] = {}
     for word in words:
@@ -89,41 +123,130 @@ def tally(words: Iterator[str]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _taken(items: Sequence[Item], config: DatasetConfig, target: Path) -> Iterator[LedgerRow]:
-    """Each item's row in the items' order. Threads suffice: hashing and ffmpeg work outside Python."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for row in pool.map(lambda item: take(item, config, target), items):
-            if row.state == "rejected":
-                logger.warning("%s rejected (%s): %s", row.origin, row.reason, row.detail)
-            yield row
+def _all(items: Sequence[Item], task: _Task, *, label: str, retry: Sequence[str]) -> list[LedgerRow]:
+    """Each item's row in the items' order: what an earlier run has done stands, unless it is to be tried again."""
+    keys = {item.name: _key(item, task) for item in items}
+    rows: dict[str, LedgerRow] = {}
+    for item in items:
+        before = task.work.result(item.name, keys[item.name])
+        if before is not None:
+            row = LedgerRow(**before)
+            if row.state == "kept" or not {"all", row.reason} & set(retry):
+                rows[item.name] = row
+    left = [item for item in items if item.name not in rows]
+    if rows:
+        logger.info("%s: %d of %d items are done already", label, len(rows), len(items))
+    rejections = Rejections(label.split()[-1])
+    for row in watched(_taken(left, task), label=label, total=len(left), describe=_described, unit="MB"):
+        rejections.tell(row)
+        if row.reason != "failed":  # a fault of ours or the machine's: the next run tries it again
+            task.work.add(row.item, keys[row.item], asdict(row), [row.item] if row.state == "kept" else [])
+        rows[row.item] = row
+    return [rows[item.name] for item in items]
 
 
-def take(item: Item, config: DatasetConfig, target: Path) -> LedgerRow:
-    """Look at one item and copy it into ``target`` under its safe name.
+def _described(row: LedgerRow) -> tuple[bool, float]:
+    return row.state == "kept", row.num_bytes / 1e6
+
+
+def _taken(items: Sequence[Item], task: _Task) -> Iterator[LedgerRow]:
+    """Rows as they come. Threads suffice: fetching waits, hashing and ffmpeg work outside Python."""
+    with ThreadPoolExecutor(max_workers=task.num_threads) as pool:
+        waiting = [pool.submit(take, item, task) for item in items]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            task.fetcher.close()  # what is under way ends now, and goes on with the next run
+            raise
+
+
+def _key(item: Item, task: _Task) -> str:
+    """Of everything that decides an item's row; a local file that changed is taken again."""
+    seen: tuple[int, ...] = ()
+    if item.path is not None and not item.path.is_relative_to(task.scratch) and item.path.exists():
+        stat = item.path.stat()
+        seen = (stat.st_size, stat.st_mtime_ns)
+    config = task.config
+    limits = (config.kind, config.min_source_px, limits_of(config))
+    place = (item.origin, item.video_id, item.sha256, item.md5, item.num_bytes, item.identity, item.split)
+    return key_of(place, str(item.problem), seen, limits)
+
+
+def take(item: Item, task: _Task) -> LedgerRow:
+    """Fetch or copy one item, look at it and put it into the stage's folder under its safe name.
 
     Returns:
         Its row: kept, or rejected with the reason.
 
     Raises:
-        EnvironmentProblem: ``target`` can't be written.
+        EnvironmentProblem: the folder can't be written.
     """
-    row = LedgerRow(item=item.name, origin=item.origin, state="kept")
-    with turned_away(row, target) as failed:
+    row = LedgerRow(
+        item=item.name,
+        origin=item.origin,
+        state="kept",
+        video_id=item.video_id,
+        identity=item.identity,
+        split=item.split,
+    )
+    with turned_away(row, task.work.folder) as failed:
         if item.problem is not None:
             raise item.problem
-        info = probe(item.path, limits=limits_of(config))
-        if min(info.width, info.height) < 2:
-            rule = "be at least 2 px wide and high"
-            raise MediaError(must(item.origin, rule, f"{info.width}x{info.height}"), "too-small")
-        if info.num_frames < 2:
-            raise MediaError(must(item.origin, "have 2 frames or more", "a single frame"), "one-frame")
-        copied = target / item.name
-        _copy(item.path, copied)
-        size, checksum = copied.stat().st_size, sha256_of(copied)
-        return LedgerRow(
-            item=item.name, origin=item.origin, state="kept", num_bytes=size, sha256=checksum, decoder=info.decoder
+        path, checksum = _had(item, task)
+        info = probe(path, limits=limits_of(task.config))
+        _check_size(item, info.width, info.height, info.num_frames, task.config)
+        final = task.work.folder / item.name
+        final.unlink(missing_ok=True)
+        if item.path is None:
+            path.replace(final)
+        else:
+            _copy(path, final) if not path.is_relative_to(task.scratch) else same_file(path, final)
+        return replace(
+            row,
+            num_bytes=final.stat().st_size,
+            sha256=checksum or sha256_of(final),
+            decoder=info.decoder,
         )
+    if item.path is None:
+        _fetched_to(item, task).unlink(missing_ok=True)  # the next try is not to look at the same file again
     return row.rejected(failed[0])
+
+
+def _fetched_to(item: Item, task: _Task) -> Path:
+    return task.scratch / "items" / item.name
+
+
+def _had(item: Item, task: _Task) -> tuple[Path, str | None]:
+    """The item's file on this machine, and its sha256 if that is known by the way."""
+    if item.path is not None:
+        return item.path, None
+    target = _fetched_to(item, task)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():  # fetched whole by a run that was killed before it was looked at
+        return target, None
+    if item.video_id is not None and task.video_url is not None:
+        return target, task.fetcher.video(item.video_id, target, url_template=task.video_url).sha256
+    if not item.urls:
+        raise MediaError(must(item.origin, "have an address", "none"), "missing")
+    wanted = Wanted(urls=item.urls, num_bytes=item.num_bytes, sha256=item.sha256, md5=item.md5)
+    return target, task.fetcher.file(wanted, target).sha256
+
+
+def _check_size(item: Item, width: int, height: int, num_frames: int, config: DatasetConfig) -> None:
+    smallest = max(2, config.min_source_px)
+    if min(width, height) < smallest:
+        rule = f"be at least {smallest} px wide and high"
+        raise MediaError(must(item.origin, rule, f"{width}x{height}"), "too-small")
+    if num_frames < 2 and config.kind != "images":
+        raise MediaError(must(item.origin, "have 2 frames or more", "a single frame"), "one-frame")
+
+
+def _keep_lists(found: Listing, folder: Path) -> None:
+    for source, name in ((found.metadata, METADATA_NAME), (found.boxes, BOXES_NAME)):
+        if source is not None and source.is_file():
+            shutil.copyfile(source, folder / name)
 
 
 def _copy(source: Path, target: Path) -> None:

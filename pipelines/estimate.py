@@ -16,7 +16,9 @@ import psutil
 from models.catalog import MODELS
 from models.errors import InkmotionError
 from pipelines.params import ExperimentConfig, Params
+from pipelines.sources import local_folder, shown_source, spec_of
 from pipelines.stage import Paths
+from preprocessing.config import DatasetConfig
 
 PROBE_BATCH = 2
 STAGE_OVERHEAD_S = 8.0
@@ -70,17 +72,26 @@ def describe(rows: list[Estimate]) -> str:
 
 
 def _dataset(name: str, params: Params, paths: Paths) -> Estimate:
-    config, folder = params.datasets[name], paths.root / params.datasets[name].source
-    files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    config = params.datasets[name]
+    folder = local_folder(paths.root, config)
+    files = [file for file in folder.rglob("*") if file.is_file()] if folder is not None and folder.is_dir() else []
     stage = f"data of {name}"
     if not files:
-        return Estimate(stage=stage, seconds=None, memory_bytes=None, disk_bytes=None, how=f"no media in {folder}")
+        return _elsewhere(stage, config)
     frames = sum(_frames(file) for file in files[:200]) * len(files) / len(files[:200])
     kept = config.num_stills if config.makes == "stills" else frames
     disk = sum(file.stat().st_size for file in files) + kept * config.size_px**2 * JPEG_BYTES_PER_PIXEL * 2
     seconds = 2 * STAGE_OVERHEAD_S + frames / FRAMES_PER_S
     how = f"{len(files)} files, {frames:.0f} frames, {FRAMES_PER_S:.0f} frames/s"
     return Estimate(stage=stage, seconds=seconds, memory_bytes=2**30, disk_bytes=int(disk), how=how)
+
+
+def _elsewhere(stage: str, config: DatasetConfig) -> Estimate:
+    """Media that are not on this machine: what is published of their size."""
+    spec = spec_of(config)
+    disk = int(spec.num_gb * 1e9) if spec and spec.num_gb else None
+    how = f"published size of {spec.name}" if disk and spec else f"no media in {shown_source(config)}"
+    return Estimate(stage=stage, seconds=None, memory_bytes=None, disk_bytes=disk, how=how)
 
 
 def _frames(file: Path) -> int:

@@ -1,29 +1,28 @@
 """The only reader of params.yaml: a dict in, frozen and validated configuration out, all errors at once.
 
-Precedence, weakest first: the dataclass' published default or the model's preset, ``profiles.<profile>``, the named
-entry (``datasets.<name>``, ``experiments.<name>``, ``animations.<name>``). A null inherits.
+Precedence, weakest first: the published default, the model's or data set's preset, ``profiles.<profile>`` (its
+``data``, then its ``datasets.<name>``), the named entry (``datasets.<name>``, ``experiments.<name>``,
+``animations.<name>``). A null inherits.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 
 from models.catalog import MODELS
 from models.errors import ParamsError, Problem, check
 from models.motion.config import MotionConfig
-from preprocessing.config import DatasetConfig
+from pipelines.layers import Layer, build
+from preprocessing.config import DatasetConfig, FetchConfig
 from training.config import TrainConfig
 
 T = TypeVar("T")
-Layer = tuple[str, Mapping[str, Any]]
-"""Dotted path and content of one section, weakest first in a list of layers."""
 
 PARAMS_FILE = Path("params.yaml")
 SECTIONS = (
@@ -34,10 +33,11 @@ SECTIONS = (
     "animations",
     "evaluation",
     "registration",
+    "fetching",
     "tracking",
     "cluster",
 )
-PROFILE_SECTIONS = ("sources", "data", "model", "train")
+PROFILE_SECTIONS = ("datasets", "data", "model", "train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,12 +146,19 @@ class Params:
     animations: dict[str, AnimationConfig]
     evaluation: EvaluationConfig
     registration: RegistrationConfig
+    fetching: FetchConfig
     tracking: TrackingConfig
     cluster: ClusterConfig
 
     def dataset(self, name: str) -> DatasetConfig:
         """The data set called ``name``."""
         return _named(self.datasets, "datasets", name)
+
+    def with_dataset(self, name: str, changes: Mapping[str, Any]) -> Params:
+        """The same with some keys of one data set changed; None leaves a key as it is."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        changed = dataclasses.replace(self.dataset(name), **given)
+        return dataclasses.replace(self, datasets={**self.datasets, name: changed})
 
     def experiment(self, name: str) -> ExperimentConfig:
         """The experiment called ``name``."""
@@ -205,12 +212,15 @@ class _Reader:
             return None
         profile = profiles[name] if isinstance(profiles[name], Mapping) else {}
         self._known_keys(f"profiles.{name}", profile, PROFILE_SECTIONS)
+        chosen = self._mapping(f"profiles.{name}.datasets", profile.get("datasets"))
+        self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
         experiments = self._each("experiments", lambda key: self._experiment(key, f"profiles.{name}", profile))
         animations = self._each("animations", self._animation)
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
             "registration": self._section(RegistrationConfig, "registration"),
+            "fetching": self._section(FetchConfig, "fetching"),
             "tracking": self._section(TrackingConfig, "tracking"),
             "cluster": self._section(ClusterConfig, "cluster"),
         }
@@ -219,15 +229,30 @@ class _Reader:
         return Params(profile=name, datasets=datasets, experiments=experiments, animations=animations, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
+        return self._build(DatasetConfig, self._dataset_layers(name, where, profile), f"datasets.{name}")
+
+    def _dataset_layers(self, name: str, where: str, profile: Mapping[str, Any]) -> list[Layer]:
         own = dict(self._mapping(f"datasets.{name}"))
-        own.pop("watch", None)  # only DVC reads it: the folder whose change reruns the stages
-        sources = self._mapping(f"{where}.sources", profile.get("sources"))
+        own.pop("watch", None)  # only DVC reads it: what makes the stages run again when it changes
+        chosen = self._mapping(f"{where}.datasets", profile.get("datasets"))
         layers: list[Layer] = [
-            (f"{where}.sources", {"source": sources.get(name)}),
             (f"{where}.data", self._mapping(f"{where}.data", profile.get("data"))),
+            (f"{where}.datasets.{name}", self._mapping(f"{where}.datasets.{name}", chosen.get(name))),
             (f"datasets.{name}", own),
         ]
-        return self._build(DatasetConfig, layers, f"datasets.{name}")
+        preset = next((layer["preset"] for _, layer in reversed(layers) if layer.get("preset") is not None), None)
+        return [*self._preset_layer(f"datasets.{name}.preset", preset), *layers]
+
+    def _preset_layer(self, key: str, preset: Any) -> list[Layer]:
+        if preset is None:
+            return []
+        from preprocessing.datasets.catalog import DATASETS
+
+        if preset not in DATASETS:
+            self.problems.append(Problem(key, preset, f"be one of {', '.join(DATASETS)}"))
+            return []
+        spec = DATASETS[preset]
+        return [(f"data set {preset}", {**spec.settings, "kind": spec.kind})]
 
     def _experiment(self, name: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
         path = f"experiments.{name}"
@@ -241,9 +266,8 @@ class _Reader:
         if preset not in MODELS or not isinstance(dataset, str):
             return None
         spec = MODELS[preset]
-        size = self._mapping(f"datasets.{dataset}").get("size_px")
-        data = self._mapping(f"{where}.data", profile.get("data"))
-        sized = {"size_px": size if size is not None else data.get("size_px")}
+        sizes = [layer.get("size_px") for _, layer in self._dataset_layers(dataset, where, profile)]
+        sized = {"size_px": next((size for size in reversed(sizes) if size is not None), None)}
         network = self._build(
             MotionConfig,
             [
@@ -307,106 +331,6 @@ class _Reader:
             if key not in known:
                 where = f"{path}.{key}" if path else str(key)
                 self.problems.append(Problem(where, section[key], f"not be there; known here: {', '.join(known)}"))
-
-
-def build(cls: type[T], layers: list[Layer], where: str, problems: list[Problem]) -> T | None:
-    """Merge layers into one dataclass, weakest first; null inherits.
-
-    Args:
-        cls: a frozen dataclass whose annotations say what each key may hold; nested dataclasses are merged key by key.
-        layers: (dotted path, mapping) of every section that may set a key.
-        where: path named for keys that nobody set.
-        problems: receives each broken rule, with the path of the layer that set the value.
-
-    Returns:
-        The configuration, or None when ``problems`` grew.
-    """
-    hints = get_type_hints(cls)
-    names = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    before, values, origin = len(problems), {}, {}
-    for path, mapping in layers:
-        for key in mapping:
-            if key not in names:
-                problems.append(Problem(f"{path}.{key}", mapping[key], f"not be there; known here: {', '.join(names)}"))
-    for name in names:
-        setters = [(path, m[name]) for path, m in layers if name in m and m[name] is not None]
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = _nested(hints[name], setters, f"{where}.{name}", problems)
-        elif setters:
-            origin[name] = f"{setters[-1][0]}.{name}"
-            values[name] = _typed(hints[name], setters[-1][1], origin[name], problems)
-        elif _is_required(cls, name):
-            problems.append(Problem(f"{where}.{name}", None, "be set"))
-    wrong = len(problems) > before
-    if wrong:  # check the rules of what is well typed all the same, so that all errors come at once
-        values = {name: value for name, value in values.items() if value is not None}
-        if any(_is_required(cls, name) and name not in values for name in names):
-            return None
-    try:
-        made = cls(**values)
-        return None if wrong else made
-    except ParamsError as error:
-        for problem in error.problems:
-            problems.append(Problem(origin.get(problem.key, f"{where}.{problem.key}"), problem.value, problem.rule))
-        return None
-
-
-def _nested(cls: Any, setters: list[Layer], where: str, problems: list[Problem]) -> Any:
-    layers: list[Layer] = []
-    for path, value in setters:
-        key = f"{path}.{where.rsplit('.', 1)[-1]}"
-        if isinstance(value, Mapping):
-            layers.append((key, value))
-        else:
-            problems.append(Problem(key, value, "be a mapping"))
-    return build(cls, layers, where, problems)
-
-
-def _typed(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    """``value`` as the annotation wants it (ints pass for floats, lists for tuples), else a problem."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
-        fits, converted = _convert(option, value)
-        if fits:
-            return converted
-    problems.append(Problem(where, value, f"be {' or '.join(_words(option) for option in options)}"))
-    return None
-
-
-def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in args, value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return False, None
-        item = args[0]
-        parts = [_convert(item, part) for part in value]
-        return all(fits for fits, _ in parts), tuple(part for _, part in parts)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-4 as a string
-        try:
-            return True, float(value)
-        except ValueError:
-            return False, None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value, value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    return isinstance(value, hint), value
-
-
-def _words(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return f"a list, each {_words(get_args(hint)[0])}"
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(hint, str(hint))
-
-
-def _is_required(cls: Any, name: str) -> bool:
-    entry = next(entry for entry in dataclasses.fields(cls) if entry.name == name)
-    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
 
 
 def _is_plain_name(name: str) -> bool:

@@ -16,11 +16,12 @@ import numpy as np
 from models.errors import CheckpointError, must
 from models.perceptual import VGG19_FILE, lite0_file
 from pipelines.engines import from_checkpoint
-from pipelines.lineage import data_tags, git_tags, licence_note
+from pipelines.lineage import data_tags, git_tags
 from pipelines.modelcard import model_card
 from pipelines.params import Params
 from pipelines.registry import Parcel, Store, Version, find, promote, register, store_of
 from pipelines.served.motion import MotionSession
+from pipelines.sources import licences
 from pipelines.stage import Paths, only_writer, write_report
 from training.checkpoint import file_sha256
 from training.config import TrainConfig
@@ -159,7 +160,7 @@ def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[st
         "data.index_sha256": info.data,
         "data.dataset": experiment.dataset,
         "data.split_rule": judged["split_rule"],
-        "data.licences": licence_note(paths.root / params.dataset(experiment.dataset).source),
+        "data.licences": licences(params.dataset(experiment.dataset), paths.root),
         "profile": params.profile,
         "preset": info.preset,
         "training.step": str(info.step),

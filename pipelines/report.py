@@ -13,10 +13,11 @@ from typing import Any
 
 import jinja2
 
-from pipelines import report_data, report_sections
+from pipelines import report_data, report_datasets, report_sections
 from pipelines.params import Params
 from pipelines.report_data import Reports, find, number
-from pipelines.report_sections import LEARNED_RATIO, AnimationView, DatasetView, ResultView, TrainingView, VersionView
+from pipelines.report_datasets import DatasetView
+from pipelines.report_sections import LEARNED_RATIO, AnimationView, ResultView, TrainingView, VersionView
 from pipelines.stage import Paths, only_writer, write_text
 from training.metrics.catalog import METRICS
 
@@ -67,7 +68,7 @@ def run(params: Params, paths: Paths) -> ReportReport:
 
 def render(params: Params, paths: Paths, reports: Reports) -> str:
     """The page's HTML."""
-    datasets = report_sections.datasets(params, paths, reports)
+    datasets = report_datasets.datasets(params, paths, reports)
     results = report_sections.results(params, paths, reports)
     trainings = report_sections.trainings(params, paths, reports)
     animations = report_sections.animations(params, paths, reports)

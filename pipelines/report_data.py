@@ -87,6 +87,14 @@ def size(value: Any) -> int:
     return int(counted) if counted is not None else 0
 
 
+def whole(value: Any) -> int | None:
+    """A whole number, or None."""
+    if isinstance(value, Mapping | list):
+        return len(value)
+    counted = number(value)
+    return None if counted is None else int(counted)
+
+
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Columns of a loss table as curves, name -> (steps, values); gaps are left out, and so is an unreadable table."""
     curves: dict[str, tuple[list[float], list[float]]] = {}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from models.contracts import Split
 from pipelines import plots
 from pipelines.params import Params
-from pipelines.report_data import Report, Reports, find, number, read_curves, size
+from pipelines.report_data import Report, Reports, find, number, read_curves, size, whole
 from pipelines.report_images import Picture, embed, embed_bytes
 from pipelines.stage import Paths
-from preprocessing.config import DatasetConfig
 
 LEARNED_RATIO = 0.9
 """A model of faces counts as having learned when its test L1 is at most this share of copy-source."""
@@ -28,36 +25,6 @@ class Themed:
 
     light: Picture
     dark: Picture
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetView:
-    """A data set from its media to its shards."""
-
-    name: str
-    kind: str
-    source: str
-    split_rule: str
-    items: int | None
-    kept: int | None
-    rejects: tuple[tuple[str, int], ...]
-    """(reason, how many) over all stages, most frequent first."""
-    clips: int | None
-    frames: int | None
-    identities: int | None
-    unused: tuple[tuple[str, int], ...]
-    """(reason, how many) of the kept media's frames that are in no clip."""
-    splits: tuple[tuple[str, int, int | None], ...]
-    """(split, clips, frames)."""
-    size_px: int
-    bytes: int | None
-    contact: Picture | None
-    unseen: tuple[str, ...]
-
-    @property
-    def share(self) -> float | None:
-        """Kept items as a share of all."""
-        return self.kept / self.items if self.items and self.kept is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,61 +109,6 @@ class VersionView:
     bytes: int | None
 
 
-def datasets(params: Params, paths: Paths, reports: Reports) -> list[DatasetView]:
-    """Every data set of params.yaml."""
-    return [_dataset(name, config, paths, reports) for name, config in params.datasets.items()]
-
-
-def _dataset(name: str, config: DatasetConfig, paths: Paths, reports: Reports) -> DatasetView:
-    fetched, shards = reports.get("download", name), reports.get("shard", name)
-    cut = reports.get("cut", name)
-    clips_of = find(shards, "clips_of_split") or find(cut, "clips_of_split") or {}
-    frames_of = find(shards, "frames_of_split") or find(cut, "frames_of_split") or {}
-    items = _whole(find(fetched, "items")) or _whole(find(cut, "items"))
-    kept = find(cut, "kept")
-    return DatasetView(
-        name=name,
-        kind=config.kind,
-        source=config.source,
-        split_rule=str(find(shards, "split_rule") or config.split),
-        items=items,
-        kept=_whole(find(fetched, "kept") if kept is None else kept),
-        rejects=_rejects(fetched, cut, shards),
-        clips=_whole(find(shards, "clips") or find(cut, "clips")),
-        frames=_whole(find(shards, "frames") or find(cut, "frames")),
-        identities=_whole(find(cut, "identities")),
-        unused=_unused(find(cut, "dropped_frames")),
-        splits=tuple((split, size(clips_of[split]), _whole(frames_of.get(split))) for split in _in_order(clips_of)),
-        size_px=config.size_px,
-        bytes=_whole(find(shards, "bytes")),
-        contact=embed(paths.pictures("cut", name) / "contact.png", alt=f"Contact sheet of {name}"),
-        unseen=config.unseen,
-    )
-
-
-def _rejects(*stages: Report) -> tuple[tuple[str, int], ...]:
-    """Rejected items by reason, whether a stage gives counts or a list of items."""
-    counts: Counter[str] = Counter()
-    for report in stages:
-        rejected = report.get("rejected")
-        if isinstance(rejected, Mapping):
-            counts.update({str(reason): size(count) for reason, count in rejected.items()})
-        elif isinstance(rejected, list):
-            counts.update(str(find(item, "reason") or "unnamed") for item in rejected)
-    return tuple((reason, count) for reason, count in counts.most_common() if count)
-
-
-def _in_order(splits: Mapping[str, Any]) -> list[str]:
-    """The splits' names, those of the project first in its own order."""
-    known = [split for split in get_args(Split) if split in splits]
-    return [*known, *(split for split in splits if split not in known)]
-
-
-def _unused(dropped: Any) -> tuple[tuple[str, int], ...]:
-    counts = {str(reason): size(count) for reason, count in dropped.items()} if isinstance(dropped, Mapping) else {}
-    return tuple(sorted(((reason, count) for reason, count in counts.items() if count), key=lambda entry: -entry[1]))
-
-
 def results(params: Params, paths: Paths, reports: Reports) -> list[ResultView]:
     """Every experiment's evaluation."""
     return [_result(name, params, paths, reports) for name in reports.names("evaluate", list(params.experiments))]
@@ -217,7 +129,7 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> Result
     return ResultView(
         name=name,
         dataset=dataset,
-        seed=_whole(report.get("seed", experiment.train.seed if experiment else None)),
+        seed=whole(report.get("seed", experiment.train.seed if experiment else None)),
         split_rule=str(report.get("split_rule", "")),
         test=_score(report.get("test")),
         unseen=_score(report.get("unseen")),
@@ -252,14 +164,14 @@ def _training(name: str, params: Params, paths: Paths, reports: Reports) -> Trai
     report, experiment = reports.get("train", name), params.experiments.get(name)
     curves = read_curves(paths.report("train", name).with_name(f"{name}-losses.csv"))
     facts = (
-        ("Steps", _whole(find(report, "steps")), "count"),
-        ("Images seen", _whole(find(report, "images_seen")), "count"),
+        ("Steps", whole(find(report, "steps")), "count"),
+        ("Images seen", whole(find(report, "images_seen")), "count"),
         ("Samples a second", number(find(report, "samples_per_s")), "rate"),
         ("Step", number(find(report, "step_s")), "seconds"),
         ("Waiting for data", number(find(report, "data_wait_share")), "percent"),
         ("Duration", number(find(report, "seconds")), "duration"),
-        ("Restarts", _whole(find(report, "restarts")), "count"),
-        ("Best at step", _whole(find(report, "best_step")), "count"),
+        ("Restarts", whole(find(report, "restarts")), "count"),
+        ("Best at step", whole(find(report, "best_step")), "count"),
         ("Validation L1", number(report.get("validation_l1")), "figure"),
     )
     return TrainingView(
@@ -344,7 +256,7 @@ def versions(params: Params, reports: Reports) -> list[VersionView]:
                 aliases=tuple(map(str, aliases)),
                 uri=_uri(model, str(version), aliases),
                 decision=_sentence(find(report, "decision", "reason", "sentence")),
-                bytes=_whole(find(report, "onnx_bytes", "bytes", "num_bytes")),
+                bytes=whole(find(report, "onnx_bytes", "bytes", "num_bytes")),
             )
         )
     return made
@@ -360,10 +272,3 @@ def _sentence(value: Any) -> str:
         value = find(value, "sentence", "reason", "why", "text")
     text = str(value or "")
     return text[:1].upper() + text[1:]
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, Mapping | list):
-        return len(value)
-    counted = number(value)
-    return None if counted is None else int(counted)

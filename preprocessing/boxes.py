@@ -44,6 +44,10 @@ class Box(NamedTuple):
         """The same box in a picture ``factor`` times as large."""
         return Box(*(side * factor for side in self))
 
+    def grown(self, more: float) -> Box:
+        """The box with its sides moved outwards by so many pixels."""
+        return Box(self.left - more, self.top - more, self.right + more, self.bottom + more)
+
 
 def iou(one: Box, other: Box) -> float:
     """Intersection over union, 0 to 1."""

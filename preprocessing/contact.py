@@ -35,6 +35,7 @@ def contact_sheet(folder: Path, clips: Sequence[Clip], target: Path, *, columns:
         pen.text((x, y), label, fill=_SHADE[split])
         sheet.paste(Image.fromarray(frame).resize((_CELL_PX, _CELL_PX)), (x, y + _TEXT_PX))
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # it may be a second name of a file in DVC's cache
     sheet.save(target)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,17 +24,21 @@ from models.errors import EnvironmentProblem, must
 from preprocessing.boxes import Box, central_square, square, surrounding_square
 from preprocessing.clips import sha256_of
 from preprocessing.config import DatasetConfig
-from preprocessing.detect import FaceDetector, MotionDetector, faces, small
+from preprocessing.detect import faces
+from preprocessing.fetch_limits import FetchStopped
 from preprocessing.ledger import LedgerRow
-from preprocessing.splits import Span, identity_of, split_by_time
-from preprocessing.track import Tracker, Tube
+from preprocessing.splits import Span, split_by_time, whose
+from preprocessing.track import Fates, Tube, few_at_once, follow, tracker_for
 from preprocessing.video import FrameReader, Limits, MediaError, Reason, VideoWriter, open_video
 
 logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 256 << 20
 """Decoded frames of one video that may wait in memory."""
+MAX_WRITERS = 16
+"""Clips that are written at once; where more subjects are seen at once, the frames are gone through again."""
 WHITE = 255
+_Pass = Callable[[], Iterator[np.ndarray]]
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENOMEM)
 
 
@@ -48,6 +52,17 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """A tube, or a stretch of the whole picture."""
+
+    span: Span
+    seen: Box
+    """What must be large enough."""
+    box: Box
+    """The square to cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ItemResult:
     """What became of one item."""
 
@@ -58,7 +73,10 @@ class ItemResult:
     seconds: float = 0.0
     """Of video, as played."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Frames that are in no clip, by reason."""
+    """Frames that are in no clip, each counted once, by reason: ``no-subject``, ``camera-motion``, ``intensity-jump``,
+    ``outside-frame``, ``too-short``, ``too-small``, or ``gap`` between training and test."""
+    parts: tuple[LedgerRow, ...] = ()
+    """Cut by metadata: a row for each row of the CSV, which stand in the ledger in place of the item's own."""
 
 
 def limits_of(config: DatasetConfig) -> Limits:
@@ -92,7 +110,7 @@ def turned_away(row: LedgerRow, target: Path) -> Iterator[list[MediaError]]:
     failed: list[MediaError] = []
     try:
         yield failed
-    except EnvironmentProblem:
+    except (EnvironmentProblem, FetchStopped):  # no verdict on the item
         raise
     except MediaError as error:
         failed.append(error)
@@ -106,27 +124,35 @@ def turned_away(row: LedgerRow, target: Path) -> Iterator[list[MediaError]]:
 
 
 def _cut(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> ItemResult:
-    start, limits = time.monotonic(), limits_of(config)
+    start, limits, fates = time.monotonic(), limits_of(config), Fates()
     with open_video(source, limits=limits) as reader:
-        if reader.info.num_frames < 2:
-            raise MediaError(must(row.item, "have 2 frames or more", "a single frame"), "one-frame")
+        _check_source(reader, row.item, config)
         frames = _KeptFrames(reader)
-        tubes, dropped = _tubes(frames, row.item, config)
-        pieces, lost = _pieces(tubes, row.item, config)
+        pieces = _pieces(_subjects(frames, row.item, config, fates), row, config, fates)
         left = replace(limits, timeout_s=max(limits.timeout_s - (time.monotonic() - start), 0.001))
-        written = _write(frames.again(source, left), pieces, row, config, (target, reader.info.fps))
-        decoder, num_frames, fps = reader.info.decoder, frames.num_frames, reader.info.fps
-    for reason, count in lost.items():
-        dropped[reason] = dropped.get(reason, 0) + count
-    clips = tuple(replace(clip, decoder=decoder) for clip in written)
-    kept = replace(row, state="kept", decoder=decoder, num_clips=len(clips))
+        written = _write(lambda: frames.again(source, left), pieces, row, config, (target, reader.info.fps))
+        decoder, num_frames, fps, times_s = reader.info.decoder, frames.num_frames, reader.info.fps, reader.timestamps()
+    clips = tuple(replace(clip, decoder=decoder, start_s=_start_s(clip, times_s)) for clip in written)
     return ItemResult(
-        row=kept,
+        row=replace(row, state="kept", decoder=decoder, num_clips=len(clips)),
         clips=clips,
         num_frames=num_frames,
         seconds=num_frames / fps,
-        dropped={reason: count for reason, count in dropped.items() if count},
+        dropped=fates.counts(num_frames, [(clip.start_frame, clip.start_frame + clip.num_frames) for clip in clips]),
     )
+
+
+def _start_s(clip: Clip, times_s: np.ndarray | None) -> float:
+    known = [] if times_s is None else times_s[clip.start_frame : clip.start_frame + 1].tolist()
+    return round(known[0] if known else clip.start_frame / clip.fps, 6)
+
+
+def _check_source(reader: FrameReader, item: str, config: DatasetConfig) -> None:
+    if reader.info.num_frames < 2:
+        raise MediaError(must(item, "have 2 frames or more", "a single frame"), "one-frame")
+    if min(reader.info.width, reader.info.height) < config.min_source_px:
+        rule, got = f"be {config.min_source_px} px or more on each side", f"{reader.info.width}x{reader.info.height}"
+        raise MediaError(must(item, rule, got, "Lower min_source_px to keep it"), "too-small")
 
 
 class _KeptFrames:
@@ -159,43 +185,46 @@ class _KeptFrames:
             yield from reader.batches()
 
 
-def _tubes(frames: _KeptFrames, item: str, config: DatasetConfig) -> tuple[list[tuple[Span, Box, Box]], dict[str, int]]:
-    """(span, box that must be seen, square to cut) of each subject, and the frames dropped on the way by reason."""
-    if config.kind == "cartoons":
+def _subjects(frames: _KeptFrames, item: str, config: DatasetConfig, fates: Fates) -> list[_Subject]:
+    """What there is to cut, in order of the first frames."""
+    if config.cut_rule == "whole":
         for _ in frames.first():
             pass
         whole = Box(0.0, 0.0, float(frames.size[0]), float(frames.size[1]))
-        return [(span, whole, surrounding_square(frames.size)) for span in _chunks(frames.num_frames, config)], {}
-    tubes, factor = _tracked(frames, config)
-    found, dropped = [], {"no-subject": frames.num_frames - _covered(tubes)}
-    for tube in tubes:
-        seen = tube.box().scaled(factor).within(frames.size)
-        box = square(seen, increase=config.increase, frame=frames.size, outside=config.outside)
-        if box is None:
-            dropped["outside-frame"] = dropped.get("outside-frame", 0) + tube.num_frames
-        else:
-            found.append(((tube.start_frame, tube.end_frame), seen, box))
-    if not tubes and config.kind == "bodies":
-        whole = central_square(frames.size)
-        return [(span, whole, whole) for span in _chunks(frames.num_frames, config)], {}
-    if not found:
+        return _whole(frames, whole, surrounding_square(frames.size), config)
+    tracker = tracker_for(config)
+    tubes = follow(frames.first(), config, tracker=tracker)
+    for stop in tracker.breaks:
+        fates.mark((stop.start_frame, stop.end_frame), stop.reason)
+    found = [_subject(tube, frames.size, config) for tube in tubes]
+    for tube, subject in zip(tubes, found, strict=True):
+        if subject is None:
+            fates.mark((tube.start_frame, tube.end_frame), "outside-frame")
+    if not tubes and config.kind == "bodies" and config.body_detector == "motion":
+        middle = central_square(frames.size)
+        return _whole(frames, middle, middle, config)
+    if not any(found):
         reason: Reason = "outside-frame" if tubes else "no-subject"
         got = "a square that leaves the frame" if tubes else f"none in {frames.num_frames} frames"
-        raise MediaError(must(item, "show a face that can be cut out", got), reason)
-    return found, dropped
+        shown = "a person" if config.kind == "bodies" else "a face"
+        raise MediaError(must(item, f"show {shown} that can be cut out", got), reason)
+    return [subject for subject in found if subject is not None]
 
 
-def _tracked(frames: _KeptFrames, config: DatasetConfig) -> tuple[list[Tube], float]:
-    detector = FaceDetector() if config.kind == "faces" else MotionDetector()
-    tracker = Tracker(detector, iou_cut=config.iou_cut, max_frames=config.max_frames, detect_every=config.detect_every)
-    factor = 1.0
-    for batch in frames.first():
-        for frame in batch:
-            scaled = None
-            if tracker.wants_next:
-                scaled, factor = small(frame)
-            tracker.add(scaled)
-    return tracker.finish(), factor
+def _subject(tube: Tube, frame: tuple[int, int], config: DatasetConfig) -> _Subject | None:
+    """A tube's square, or None where it leaves the frame and may not."""
+    seen, held = tube.box().within(frame), tube.held(config.detect_every).within(frame)
+    if config.outside == "reject" and max(held.width, held.height) > min(frame):
+        held = seen  # what may have happened between the looks is no ground to reject a clip
+    # the square has the size that what was seen asks for, unless what may have happened between the looks needs more
+    wanted = max(seen.width, seen.height) * (1 + 2 * config.increase)
+    increase = max(0.0, (wanted / max(held.width, held.height) - 1) / 2)
+    box = square(held, increase=increase, frame=frame, outside=config.outside)
+    return None if box is None else _Subject(span=(tube.start_frame, tube.end_frame), seen=seen, box=box)
+
+
+def _whole(frames: _KeptFrames, seen: Box, box: Box, config: DatasetConfig) -> list[_Subject]:
+    return [_Subject(span=span, seen=seen, box=box) for span in _chunks(frames.num_frames, config)]
 
 
 def _chunks(num_frames: int, config: DatasetConfig) -> list[Span]:
@@ -203,50 +232,46 @@ def _chunks(num_frames: int, config: DatasetConfig) -> list[Span]:
     return [(start, min(start + config.max_frames, num_frames)) for start in starts]
 
 
-def _covered(tubes: Iterable[Tube]) -> int:
-    return len({frame for tube in tubes for frame in range(tube.start_frame, tube.end_frame)})
-
-
-def _pieces(tubes: list[tuple[Span, Box, Box]], item: str, config: DatasetConfig) -> tuple[list[Piece], dict[str, int]]:
-    """What is long and large enough, cut by time where the split asks for it; and frames dropped by reason."""
-    lost: dict[str, int] = {}
-    good, last = [], MediaError(must(item, "hold a clip", "none"), "no-subject")
-    for (start, end), seen, box in tubes:
-        side = min(seen.width, seen.height)
-        if end - start < config.min_frames:
-            rule, got = f"show its subject for {config.min_frames} frames", f"{end - start}"
-            last = MediaError(must(item, rule, got, "Lower min_frames to keep it"), "too-short")
+def _pieces(found: list[_Subject], row: LedgerRow, config: DatasetConfig, fates: Fates) -> list[Piece]:
+    """What is long and large enough, cut by time where the split asks for it."""
+    good, last = [], MediaError(must(row.item, "hold a clip", "none"), "no-subject")
+    for subject in found:
+        length, side = subject.span[1] - subject.span[0], max(subject.seen.width, subject.seen.height)
+        if length < config.min_frames:
+            rule = f"show its subject for {config.min_frames} frames"
+            last = MediaError(must(row.item, rule, f"{length}", "Lower min_frames to keep it"), "too-short")
         elif side < config.min_side_px:
             rule, got = f"show its subject {config.min_side_px} px large", f"{side:.0f} px"
-            last = MediaError(must(item, rule, got, "Lower min_side_px to keep it"), "too-small")
+            last = MediaError(must(row.item, rule, got, "Lower min_side_px to keep it"), "too-small")
         else:
-            good.append(((start, end), box))
+            good.append((subject.span, subject.box))
+            fates.mark(subject.span, "gap")
             continue
-        lost[last.reason] = lost.get(last.reason, 0) + end - start
+        fates.mark(subject.span, last.reason)
     if not good:
         raise last
-    pieces = _divided(good, identity_of(item, config.identity_pattern), config)
-    gap = sum(end - start for (start, end), _ in good) - sum(piece.span[1] - piece.span[0] for piece in pieces)
-    return pieces, {**lost, "gap": gap} if gap else lost
+    return _divided(good, row, config)
 
 
-def _divided(tubes: list[tuple[Span, Box]], identity: str, config: DatasetConfig) -> list[Piece]:
-    if config.split != "time" or identity in config.unseen:
-        return [Piece(span=span, box=box, split="train") for span, box in tubes]
-    spans = [span for span, _ in tubes]
-    parts = split_by_time(spans, test_share=config.test_share, gap_frames=config.gap_frames)
+def _divided(tubes: list[tuple[Span, Box]], row: LedgerRow, config: DatasetConfig) -> list[Piece]:
+    if config.split != "time" or whose(row, config.identity_pattern) in config.unseen:
+        split: Split = (row.split or "train") if config.split == "official" else "train"
+        return [Piece(span=span, box=box, split=split) for span, box in tubes]
+    parts = split_by_time([span for span, _ in tubes], test_share=config.test_share, gap_frames=config.gap_frames)
     return [Piece(span=part, box=tubes[place][1], split=split) for place, part, split in parts]
 
 
 def _write(
-    batches: Iterator[np.ndarray], pieces: list[Piece], row: LedgerRow, config: DatasetConfig, out: tuple[Path, float]
+    again: _Pass, pieces: list[Piece], row: LedgerRow, config: DatasetConfig, out: tuple[Path, float]
 ) -> list[Clip]:
     target, fps = out
     names = _ids(Path(row.item).stem, pieces)
     paths = [target / f"{name}.mp4" for name in names]
     writers: dict[Path, VideoWriter] = {}
+    counts: dict[Path, int] = {}
     try:
-        counts = _fill(batches, list(zip(pieces, paths, strict=True)), writers, config, fps)
+        for group in few_at_once([piece.span for piece in pieces], MAX_WRITERS):
+            counts |= _fill(again(), [(pieces[place], paths[place]) for place in group], writers, config, fps)
     except BaseException:
         for path, writer in writers.items():
             writer.abort()
@@ -274,7 +299,7 @@ def _fill(
             first, stop = max(piece.span[0], start), min(piece.span[1], end)
             if first < stop:
                 if path not in writers:
-                    writers[path] = VideoWriter(path, fps=fps, crf=config.crf, keyframe_every=config.keyframe_every)
+                    writers[path] = _writer(path, fps, config)
                 part = batch[first - start : stop - start]
                 writers[path].write(crop_frames(part, piece.box, size_px=config.size_px, pad=pad))
                 counts[path] = writers[path].num_frames
@@ -288,6 +313,17 @@ def _fill(
     return counts
 
 
+def _writer(path: Path, fps: float, config: DatasetConfig) -> VideoWriter:
+    return VideoWriter(
+        path,
+        fps=fps,
+        crf=config.crf,
+        keyframe_every=config.keyframe_every,
+        preset=config.encoder_preset,
+        lossless=config.lossless,
+    )
+
+
 def _clip(
     name: str, piece: Piece, count: int, *, row: LedgerRow, config: DatasetConfig, out: tuple[Path, float]
 ) -> Clip:
@@ -296,7 +332,7 @@ def _clip(
         id=name,
         path=f"{name}.mp4",
         split=piece.split,
-        identity=identity_of(row.item, config.identity_pattern),
+        identity=whose(row, config.identity_pattern),
         num_frames=count,
         fps=fps,
         size_px=config.size_px,

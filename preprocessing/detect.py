@@ -1,7 +1,7 @@
-"""Where the subject is: faces by dlib's HOG detector, moving bodies by what changes in the picture.
+"""Where the subject is: faces by dlib's HOG detector, bodies by their pose or by what changes in the picture.
 
-Detectors work on frames scaled down to `DETECT_HEIGHT_PX`, gray, and give their boxes in those small frames' pixels.
-A detector with network weights takes the same place: it only has to be a `Detector`.
+Detectors take frames as they are decoded and scale them as they need, so that a frame which nobody looks at costs
+nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from preprocessing.boxes import Box
+from preprocessing.config import DatasetConfig
 
 DETECT_HEIGHT_PX = 360
 """Faces of 80 px and more are found; at 1080p that is a face of 240 px. A frame takes about 10 ms of one core."""
@@ -26,14 +27,29 @@ _CUT_SHARE = 0.4
 
 
 class Detector(Protocol):
-    """Finds boxes in small gray frames."""
+    """Finds boxes in frames."""
 
     @property
     def is_exact(self) -> bool:
         """Whether a frame's boxes depend on that frame alone, so that frames may be looked at in any order."""
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
-        """Boxes in one gray frame, uint8 (h, w), in its pixels, the largest first."""
+        """Boxes in one frame, uint8 RGB (H, W, 3), in its pixels, the largest first."""
+
+
+def detector_for(config: DatasetConfig) -> Detector:
+    """What finds the subjects of a data set.
+
+    Raises:
+        EnvironmentProblem: pretrained files are missing.
+    """
+    if config.kind != "bodies":
+        return FaceDetector()
+    if config.body_detector == "motion":
+        return MotionDetector()
+    from preprocessing.pose import PoseDetector, weights_folder
+
+    return PoseDetector(weights_folder(), min_share=config.min_person_share)
 
 
 class FaceDetector:
@@ -42,12 +58,17 @@ class FaceDetector:
     is_exact = True
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
-        """Heads in one gray frame, uint8 (h, w): from the hair line to the chin, the largest first."""
+        """Heads in one frame: from the hair line to the chin, the largest first.
+
+        Args:
+            frame: uint8 RGB (H, W, 3), which is scaled to `DETECT_HEIGHT_PX`; or gray (h, w), looked at as it is.
+        """
+        gray, factor = small(frame) if frame.ndim == 3 else (frame, 1.0)
         found = [
             _head(Box(float(place.left()), float(place.top()), float(place.right() + 1), float(place.bottom() + 1)))
-            for place in _hog()(frame, 0)
+            for place in _hog()(gray, 0)
         ]
-        return sorted(found, key=lambda box: (-box.area, box))
+        return [box.scaled(factor) for box in sorted(found, key=lambda box: (-box.area, box))]
 
 
 class MotionDetector:
@@ -72,8 +93,12 @@ class MotionDetector:
         self._last: list[Box] = []
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
-        """The moving regions of one gray frame, uint8 (h, w)."""
-        calm = cv2.GaussianBlur(frame, (5, 5), 0)
+        """The moving regions of one frame, uint8 RGB (H, W, 3) or gray (h, w), in its pixels."""
+        gray, factor = small(frame) if frame.ndim == 3 else (frame, 1.0)
+        return [box.scaled(factor) for box in self._moving(gray)]
+
+    def _moving(self, gray: np.ndarray) -> list[Box]:
+        calm = cv2.GaussianBlur(gray, (5, 5), 0)
         before, self._before = self._before, calm
         if before is None or before.shape != calm.shape:
             return []

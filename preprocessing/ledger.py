@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from models.contracts import LEDGER_NAME
+from models.contracts import LEDGER_NAME, Split
 from models.errors import ClipError, SourceError, must
 from preprocessing.clips import read_lines, write_lines
 from preprocessing.video_types import Decoder, MediaError, Reason
@@ -33,6 +33,12 @@ class LedgerRow:
     decoder: Decoder | None = None
     num_clips: int = 0
     """Clips or stills cut from it."""
+    video_id: str | None = None
+    """By which a metadata CSV names it."""
+    identity: str | None = None
+    """Who is seen, where the source says so."""
+    split: Split | None = None
+    """On which side the source's official lists have it."""
 
     def rejected(self, error: MediaError) -> LedgerRow:
         """The same item, turned away."""

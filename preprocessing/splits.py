@@ -12,6 +12,7 @@ from pathlib import Path
 from models.contracts import Clip, Split
 from models.errors import ClipError, ParamsError, Problem, must
 from preprocessing.config import DatasetConfig
+from preprocessing.ledger import LedgerRow
 
 MIN_IDENTITIES = 10
 """A split by identity with fewer says nothing."""
@@ -32,6 +33,11 @@ def identity_of(name: str, pattern: str | None) -> str:
     stem = Path(name).stem
     found = re.search(pattern, stem) if pattern else None
     return found[1] if found and found[1] else stem
+
+
+def whose(row: LedgerRow, pattern: str | None) -> str:
+    """The identity in a ledger row: by the pattern where one is set, else as the source says, else the item's stem."""
+    return row.identity if pattern is None and row.identity else identity_of(row.item, pattern)
 
 
 def split_by_time(
@@ -73,8 +79,9 @@ def _moment(spans: Sequence[Span], wanted: int) -> int:
 def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip]:
     """Give each clip its split.
 
-    With ``split: time`` the clips were cut accordingly and keep theirs; otherwise whole identities or sources are
-    drawn, in an order that depends on the seed and their own names alone, so that a new one moves few others.
+    With ``split: time`` or ``official`` the clips were cut accordingly and keep theirs; otherwise whole identities or
+    sources are drawn, in an order that depends on the seed and their own names alone, so that a new one moves few
+    others.
 
     Args:
         name: of the data set, for messages.
@@ -85,7 +92,7 @@ def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip
         ParamsError: too few identities or sources for the rule.
         ClipError: an identity or source is on both sides.
     """
-    if config.split != "time":
+    if config.split not in ("time", "official"):
         groups = {clip.id: clip.identity if config.split == "identity" else clip.origin_sha256 for clip in clips}
         seen = {groups[clip.id] for clip in clips if clip.identity not in config.unseen}
         _check_enough(name, config, len(seen))

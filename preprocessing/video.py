@@ -1,25 +1,27 @@
 """Read and write videos, GIFs and pictures, within bounds, whatever a file pretends to be.
 
-A video is opened by decord on one thread. Where decord stumbles an ffmpeg pipe goes on with the very next frame: both
-give the same pixels, and the decoder's name is kept. GIFs and pictures are Pillow's. This module and its ``video_*``
-parts are the only ones to name a decoder.
+A short video of a common kind is opened by decord on one thread. Where decord stumbles an ffmpeg pipe goes on with the
+very next frame: both give the same pixels, and the decoder's name is kept. All other videos are ffmpeg's from the
+start: those above 256 MiB of frames (decord decodes ahead of a slow caller without end), of other containers and
+codecs, with transparency (shown on white), half pictures (interlaced; made whole), pixels that are not square (made
+square), or a size that changes. GIFs and pictures are Pillow's. Frames are upright always. This module and its
+``video_*`` parts are the only ones to name a decoder.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.errors import must
-from preprocessing import video_ffmpeg, video_pillow
+from preprocessing import video_facts, video_ffmpeg, video_gif, video_pillow
+from preprocessing.video_decord import MAX_BYTES, DecordError, DecordVideo
 from preprocessing.video_types import DEFAULT_LIMITS, Limits, MediaError, Reason, VideoInfo, check_bounds
 from preprocessing.video_write import VideoWriter, write_gif, write_video
 
@@ -51,6 +53,7 @@ SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 """Of the files that are tried; what a file is, its content says."""
 
 _MAX_CLIP_BYTES = 8 << 30
+_BATCH_BYTES = 64 << 20
 
 
 class FrameReader:
@@ -63,16 +66,40 @@ class FrameReader:
         self.path = path
         self.limits = limits
         self._start = time.monotonic()
-        self._handle: Any = None
-        self.info = self._examine()
+        self._decord: DecordVideo | None = None
+        self._facts: video_facts.Facts | None = None
+        self._times_s: np.ndarray | None = None
+        self._gif: video_gif.Gif | None = None
+        try:
+            self.info = self._examine()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def view(self) -> video_ffmpeg.View | None:
+        """How a video's frames are to be shown; None: a picture or GIF."""
+        return None if self._facts is None else self._facts.view
+
+    def timestamps(self) -> np.ndarray | None:
+        """When each frame is shown, float64 (info.num_frames,), in seconds from the first one.
+
+        In a video of a variable frame rate, ``frame / info.fps`` is only about the time. The decoder may give a few
+        frames less. None where the file holds no time stamps (a raw stream): then the rate is all that is known.
+        """
+        if self.info.decoder == "pillow":
+            return np.arange(self.info.num_frames) / self.info.fps
+        return None if self._times_s is None else self._times_s - self._times_s[0]
 
     def batches(self, batch_frames: int = 32) -> Iterator[np.ndarray]:
-        """All frames in order, uint8 RGB (n, H, W, 3), up to ``batch_frames`` at a time.
+        """All frames in order, uint8 RGB (n, H, W, 3), not to be written to, in batches.
+
+        A batch holds up to ``batch_frames`` and 64 MiB, but one frame at least.
 
         Raises:
             MediaError: no decoder can go on, a limit is broken, or there is no frame at all.
         """
-        size = max(1, min(batch_frames, (64 << 20) // (self.info.width * self.info.height * 3)))
+        size = max(1, min(batch_frames, _BATCH_BYTES // (self.info.width * self.info.height * 3)))
         count = 0
         for batch in self._decoded(size):
             count += len(batch)
@@ -90,7 +117,9 @@ class FrameReader:
 
     def close(self) -> None:
         """Free the decoder."""
-        self._handle = None
+        if self._decord is not None:
+            self._decord.close()
+            self._decord = None
 
     def _left(self) -> float:
         return self.limits.timeout_s - (time.monotonic() - self._start)
@@ -100,78 +129,77 @@ class FrameReader:
 
     def _examine(self) -> VideoInfo:
         head = _head(self.path)
+        if video_gif.is_gif(head):
+            self._gif = video_gif.examine(self.path, self._remaining())
+            return video_gif.facts_of(self._gif)
         if video_pillow.is_picture(head):
             return video_pillow.examine(self.path, self.limits)
-        facts = video_ffmpeg.examine(self.path, self._remaining())
-        check_bounds(self.path.name, self.limits, width=facts.width, height=facts.height, num_frames=facts.num_packets)
-        info = VideoInfo(
-            width=facts.width,
-            height=facts.height,
-            num_frames=facts.num_packets,
-            fps=facts.fps,
-            decoder="ffmpeg",
+        self._facts = facts = video_facts.examine(self.path, self._remaining())
+        packets = video_facts.list_packets(self.path, self._remaining())
+        check_bounds(self.path.name, self.limits, width=1, height=1, num_frames=packets.num_frames)
+        self._times_s = packets.times_s
+        weight = facts.view.width * facts.view.height * 3 * packets.num_frames
+        if facts.is_plain and weight <= MAX_BYTES and video_facts.keeps_size(self.path, facts, self._remaining()):
+            self._decord = self._by_decord(facts, packets.num_frames)
+        return self._info(facts, packets.num_frames)
+
+    def _info(self, facts: video_facts.Facts, num_frames: int) -> VideoInfo:
+        return VideoInfo(
+            width=facts.view.width,
+            height=facts.view.height,
+            num_frames=num_frames,
+            fps=video_facts.frame_rate(self.path, self._times_s, facts.stated_fps),
+            decoder="ffmpeg" if self._decord is None else "decord",
             has_audio=facts.has_audio,
         )
-        return self._with_decord(info) if facts.num_video_streams == 1 else info
 
-    def _with_decord(self, info: VideoInfo) -> VideoInfo:
-        """The facts as decord tells them, when it opens the file and reads the size that ffmpeg reads."""
-        times: np.ndarray | None = None
-        with _decord_errors() as failed:
-            handle = _decord().VideoReader(str(self.path.absolute()), num_threads=1)
-            size = handle[0].shape[:2]
-            handle.seek(0)
-            fps, count = float(handle.get_avg_fps()), len(handle)
-            times = handle.get_frame_timestamp(range(count))[:, 0]
-        if times is None:
-            logger.debug("decord can't open %s: %s", self.path.name, failed)
-            return info
-        steps = np.diff(times)
-        if count > 1 and np.median(steps) <= 0:
-            got = f"0 (most of {count} frames at one instant)"
-            raise MediaError(must(self.path.name, "have a frame rate above 0", got, "Encode it again"), "frame-rate")
-        # decord finds frames by their time: where times repeat it would show one frame for many
-        if size != (info.height, info.width) or not 0 < fps <= 1000 or (steps <= 0).any():
-            return info
-        self._handle = handle
-        return replace(info, decoder="decord", num_frames=count, fps=fps)
+    def _by_decord(self, facts: video_facts.Facts, num_frames: int) -> DecordVideo | None:
+        """The file opened by decord, when it can be trusted with it."""
+        try:
+            video = DecordVideo(self.path)
+        except DecordError as error:
+            logger.debug("decord can't open %s: %s", self.path.name, error)
+            return None
+        try:
+            same = video.size == (facts.view.width, facts.view.height) and video.num_frames == num_frames
+            if same and facts.is_turned:  # which may mean mirrored, and decord does not know of that
+                with closing(self._piped(1)) as piped:
+                    same = np.array_equal(next(piped, np.empty(0)), video.first())
+        except BaseException:
+            video.close()
+            raise
+        if not same:
+            video.close()
+        return video if same else None
+
+    def _piped(self, batch_frames: int, skip: int = 0) -> Generator[np.ndarray]:
+        assert self._facts is not None, "only videos come through a pipe"
+        limits = self._remaining()
+        return video_ffmpeg.decoded(self.path, self._facts.view, limits=limits, batch_frames=batch_frames, skip=skip)
 
     def _decoded(self, batch_frames: int) -> Iterator[np.ndarray]:
         if self.info.decoder == "pillow":
             yield from self._from_pillow(batch_frames)
             return
         done = 0
-        if self._handle is not None:
-            for batch in self._from_decord(batch_frames):
-                done += len(batch)
-                yield batch
-            if done == self.info.num_frames:
+        if self._decord is not None:
+            try:
+                for batch in self._decord.batches(batch_frames):
+                    done += len(batch)
+                    yield batch
                 return
-            self._handle = None
+            except DecordError as error:
+                logger.debug("decord stumbles in %s after frame %d: %s", self.path.name, done, error)
+            self.close()
             self.info = replace(self.info, decoder="ffmpeg")
-        size = (self.info.width, self.info.height)
-        yield from video_ffmpeg.decoded(self.path, size, limits=self._remaining(), batch_frames=batch_frames, skip=done)
-
-    def _from_decord(self, batch_frames: int) -> Iterator[np.ndarray]:
-        """Batches until the end or the first error; the caller sees from the count which it was."""
-        for start in range(0, self.info.num_frames, batch_frames):
-            batch: np.ndarray | None = None
-            with _decord_errors() as failed:
-                stop = min(start + batch_frames, self.info.num_frames)
-                batch = self._handle.get_batch(range(start, stop)).asnumpy()
-            if batch is None:
-                logger.debug("decord stumbles in %s after frame %d: %s", self.path.name, start, failed)
-                return
-            yield batch
+        yield from self._piped(batch_frames, done)
 
     def _from_pillow(self, batch_frames: int) -> Iterator[np.ndarray]:
-        with self.path.open("rb") as file:
-            gif = video_pillow.is_gif(file.read(16))
-        if not gif:
+        if self._gif is None:
             yield video_pillow.picture(self.path, self.limits)[None]
             return
         waiting: list[np.ndarray] = []
-        for frame in video_pillow.gif_frames(self.path, self.limits):
+        for frame in video_gif.gif_frames(self.path, self._gif):
             waiting.append(frame)
             if len(waiting) == batch_frames:
                 yield np.stack(waiting)
@@ -271,21 +299,3 @@ def _head(path: Path) -> bytes:
     if not head:
         raise MediaError(must(path.name, "hold something", "an empty file"), "empty")
     return head
-
-
-def _decord() -> Any:
-    os.environ.setdefault("DECORD_EOF_RETRY_MAX", "1024")  # a damaged file costs seconds otherwise
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord
-
-
-@contextmanager
-def _decord_errors() -> Iterator[list[str]]:
-    """Collect what decord raises: RuntimeError where a file can't be opened, its own class where it can't be read."""
-    module, failed = _decord(), list[str]()
-    try:
-        yield failed
-    except (RuntimeError, module.DECORDError, IndexError) as error:
-        failed.append(str(error).split("\n")[0][:200])

@@ -8,12 +8,13 @@ when its time is over.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,24 +28,33 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,gif,h264,hevc,ivf,"
     "yuv4mpegpipe,nut,mxf,wav,mp3,aac,flac"
 )
-_STREAM = re.compile(r"^  Stream #0:\d+(?:\[0x[0-9a-f]+\])?(?:\([^)]*\))?: (Video|Audio): (.*)$")
-_SIZE = re.compile(r", (\d+)x(\d+)(?=[ ,\[]|$)")
-_FPS = re.compile(r", ([\d.]+)(k?) fps")
-_TURNED = re.compile(r"^\s+Display Matrix: rotation of (-?[\d.]+) degrees")
-_CUT_OFF = re.compile(r"partial file|File ended prematurely|moov atom not found|Packet corrupt|truncat", re.IGNORECASE)
+_DAMAGED = re.compile(rb"corrupt decoded frame|Error submitting packet to decoder")
+_SIZED = re.compile(rb"graph [^\n]* w:(\d+) h:(\d+) pixfmt:")
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""ffmpeg's own ones leave the transparency out."""
+_SAME_SHAPE = 0.02
+_PIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What ffmpeg says of a file without decoding it."""
+class View:
+    """How a video's frames are to be shown."""
 
     width: int
+    """As shown: turned upright, with square pixels."""
     height: int
-    num_packets: int
-    fps: float
-    has_audio: bool
-    num_video_streams: int
-    """Cover pictures count here, since another decoder might take one for the film."""
+    codec: str
+    stored_size: tuple[int, int]
+    """Width and height as stored."""
+    has_alpha: bool = False
+    """Shown on white."""
+    is_interlaced: bool = False
+    """Its half pictures are made whole ones."""
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether its pixels are not square as stored."""
+        return sorted(self.stored_size) != sorted((self.width, self.height))
 
 
 class Child:
@@ -59,6 +69,10 @@ class Child:
             stdout=subprocess.PIPE if not feed else subprocess.DEVNULL,
             stderr=self._errors,
         )
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError, AttributeError):  # a larger pipe is faster, a small one will do
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._timer = threading.Timer(max(timeout_s, 0.001), self._expire)
         self._timer.daemon = True
         self._timer.start()
@@ -90,6 +104,10 @@ class Child:
         self._timer.cancel()
         self._errors.seek(0)
         return status, self._errors.read(1 << 20).decode("utf-8", "replace")
+
+    def complaints(self, start: int) -> bytes:
+        """What it wrote to stderr from a byte on, at most 1 MiB."""
+        return os.pread(self._errors.fileno(), 1 << 20, start)
 
     def close(self) -> None:
         """End the child whatever it does, and free its pipes."""
@@ -132,97 +150,27 @@ def opened(path: Path, **options: Any) -> Any:
     return ffmpeg.input(f"file:{path.absolute()}", **guard, **options)
 
 
-def examine(path: Path, limits: Limits) -> Facts:
-    """Read the streams' headers and count the packets of the video stream, without decoding them.
-
-    Raises:
-        MediaError: not a known container, no video in it, no frame rate, cut off, too large, or too slow.
-    """
-    where, text, num_packets = path.name, *_demux(path, limits)
-    videos, has_audio, turned = _streams(text)
-    if "exceeds specified max pixel count" in text:
-        rule = f"have at most {limits.max_pixels:,} pixels a frame"
-        raise MediaError(must(where, rule, "more", "Scale it down, or raise max_source_pixels"), "too-large")
-    films = [line for line in videos if "(attached pic)" not in line]
-    if not films and has_audio:
-        raise MediaError(must(where, "hold a video stream", "sound only"), "audio-only")
-    if not films:
-        raise MediaError(must(where, "be a readable video", _last_words(text, path)), "unreadable")
-    size, rate = _SIZE.search(films[0]), _FPS.search(films[0])
-    if size is None:
-        raise MediaError(must(where, "state its picture size", "none"), "unreadable")
-    if _CUT_OFF.search(text):
-        raise MediaError(must(where, "be whole", "a file that ends early", "Fetch it again"), "truncated")
-    if num_packets == 0:
-        raise MediaError(must(where, "hold frames", "none"), "no-frames")
-    fps = float(rate[1]) * (1000 if rate[2] else 1) if rate else 0.0
-    if not 0 < fps <= 1000:
-        raise MediaError(must(where, "have a frame rate above 0 and up to 1000", f"{fps:g}"), "frame-rate")
-    width, height = int(size[1]), int(size[2])
-    if round(turned) % 180 == 90:
-        width, height = height, width
-    return Facts(
-        width=width,
-        height=height,
-        num_packets=num_packets,
-        fps=fps,
-        has_audio=has_audio,
-        num_video_streams=len(videos),
-    )
-
-
-def _demux(path: Path, limits: Limits) -> tuple[str, int]:
-    node = opened(path, max_pixels=limits.max_pixels).output(
-        "pipe:", map="0:V:0", c="copy", format="null", progress="pipe:1"
-    )
-    child = Child([*compiled(node), "-nostdin", "-hide_banner", "-nostats"], timeout_s=limits.timeout_s)
-    try:
-        progress = child.output.read().decode("ascii", "replace")
-        _, text = child.finish()
-        if child.timed_out:
-            raise late(path, limits)
-    finally:
-        child.close()
-    counts = re.findall(r"^frame=\s*(\d+)", progress, re.MULTILINE)
-    return text, int(counts[-1]) if counts else 0
-
-
-def _streams(text: str) -> tuple[list[str], bool, float]:
-    """Descriptions of the input's video streams, whether it has sound, and the first rotation in degrees."""
-    videos, has_audio, turned = [], False, 0.0
-    for line in text.split("\nOutput #0")[0].splitlines():
-        found = _STREAM.match(line)
-        if found and found[1] == "Video":
-            videos.append(found[2])
-        elif found:
-            has_audio = True
-        rotation = _TURNED.match(line)
-        if rotation and len(videos) == 1:
-            turned = float(rotation[1])
-    return videos, has_audio, turned
-
-
 def late(path: Path, limits: Limits) -> MediaError:
     """The error of an exceeded deadline."""
     rule = f"be read within {limits.timeout_s:g} s"
     return MediaError(must(path.name, rule, "a slower file", "Raise timeout_s, or cut it"), "timeout")
 
 
-def _last_words(text: str, path: Path) -> str:
-    """The last line of ffmpeg, without the full path."""
+def first_error(text: str, path: Path) -> str:
+    """The first error that ffmpeg tells, without the full path."""
     lines = [line.strip() for line in text.splitlines() if "rror" in line or "nvalid" in line]
-    told = re.sub(r"^\[[^\]]*\] ", "", lines[0]) if lines else "nothing known"  # without a memory address
+    told = re.sub(r"^(\[[^\]]*\] )+", "", lines[0]) if lines else "nothing known"  # without a memory address
     return told.replace(str(path.absolute()), path.name)[:200]
 
 
-def decoded(
-    path: Path, size: tuple[int, int], *, limits: Limits, batch_frames: int, skip: int = 0
-) -> Iterator[np.ndarray]:
+def decoded(path: Path, view: View, *, limits: Limits, batch_frames: int, skip: int = 0) -> Generator[np.ndarray]:
     """Frames through a pipe, every one that the file holds, in order.
+
+    Where the frame's size changes, but not its shape, later frames are scaled to the first one's size.
 
     Args:
         path: the file.
-        size: width and height, as `examine` gives them.
+        view: as `video_facts.examine` gives it.
         limits: frames and time allowed.
         batch_frames: frames per yielded batch, the last one may be shorter.
         skip: frames decoded and thrown away first.
@@ -231,32 +179,88 @@ def decoded(
         uint8 RGB (n, H, W, 3).
 
     Raises:
-        MediaError: decoding fails or takes too long.
+        MediaError: decoding fails, a frame is damaged or has another shape, or it takes too long.
     """
-    width, height = size
-    node = opened(path, max_pixels=limits.max_pixels).output(
-        "pipe:", map="0:V:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", fps_mode="passthrough"
-    )
-    child = Child([*compiled(node), "-nostdin", "-v", "error"], timeout_s=limits.timeout_s)
-    frame_bytes, whole = width * height * 3, True
+    child = Child(_command(path, view, limits), timeout_s=limits.timeout_s)
+    shape = (view.height, view.width, 4 if view.has_alpha else 3)
+    watch, done, whole = _Watch(path, view), -skip, True
     try:
-        while skip and whole:
-            whole = len(child.output.read(frame_bytes)) == frame_bytes
-            skip -= 1
         while whole:
-            raw = child.output.read(frame_bytes * batch_frames)
-            count = len(raw) // frame_bytes
-            whole = count == batch_frames
-            if count:
-                flat = np.frombuffer(raw, np.uint8, count * frame_bytes)
-                yield flat.reshape(count, height, width, 3)
+            wanted = batch_frames if done >= 0 else min(batch_frames, -done)
+            frames = _read(child.output, shape, wanted)
+            whole = len(frames) == wanted
+            watch.look(child, max(done, 0) + len(frames))
+            if len(frames) and done >= 0:
+                yield _on_white(frames) if view.has_alpha else frames
+            done += len(frames)
         status, text = child.finish()
         if child.timed_out:
             raise late(path, limits)
+        watch.look(child, max(done, 0))
         if status != 0:
-            raise MediaError(must(path.name, "be decodable", _last_words(text, path)), "undecodable")
+            raise MediaError(must(path.name, "be decodable", first_error(text, path)), "undecodable")
     finally:
         child.close()
+
+
+def _command(path: Path, view: View, limits: Limits) -> list[str]:
+    decoder = {"c:v": _ALPHA_DECODERS[view.codec]} if view.has_alpha and view.codec in _ALPHA_DECODERS else {}
+    # half pictures need 4 rows and 3 columns
+    is_woven = view.is_interlaced and view.width >= 4 and view.height >= 4
+    filters = {"vf": "bwdif=mode=send_frame:deint=interlaced"} if is_woven else {}
+    node = opened(path, max_pixels=limits.max_pixels, **decoder).output(
+        "pipe:",
+        map="0:V:0",
+        format="rawvideo",
+        pix_fmt="rgba" if view.has_alpha else "rgb24",
+        s=f"{view.width}x{view.height}",
+        fps_mode="passthrough",
+        enc_time_base="demux",  # or else frames nearer to each other than the mean rate are complained of
+        **filters,
+    )
+    return [*compiled(node), "-nostdin", "-hide_banner", "-nostats", "-v", "verbose"]
+
+
+def _read(pipe: IO[bytes], shape: tuple[int, int, int], num_frames: int) -> np.ndarray:
+    """Whole frames, fewer at the end."""
+    frames = np.empty((num_frames, *shape), np.uint8)
+    free = memoryview(frames.data).cast("B")
+    while free and (count := pipe.readinto(free)):  # type: ignore[attr-defined]
+        free = free[count:]
+    whole = (frames.nbytes - len(free)) // (frames.nbytes // num_frames)
+    return frames[:whole]
+
+
+def _on_white(frames: np.ndarray) -> np.ndarray:
+    """RGBA frames as RGB."""
+    out = np.empty((*frames.shape[:3], 3), np.uint8)
+    for frame, place in zip(frames, out, strict=True):
+        alpha = frame[..., 3:].astype(np.uint16)
+        place[:] = (frame[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return out
+
+
+class _Watch:
+    """Reads what a decoding child complains of, as it comes: before the frames that it complains of are used."""
+
+    def __init__(self, path: Path, view: View) -> None:
+        self._path, self._size = path, view.stored_size
+        self._seen = 0
+
+    def look(self, child: Child, done: int) -> None:
+        """Raises `MediaError` when a frame is damaged or has another shape than the first one."""
+        text = child.complaints(self._seen)
+        self._seen += text.rfind(b"\n") + 1
+        if _DAMAGED.search(text):
+            got = f"a damaged stretch near frame {done}"
+            raise MediaError(must(self._path.name, "be undamaged", got, "Fetch it again"), "undecodable")
+        for changed in _SIZED.finditer(text):
+            width, height = int(changed[1]), int(changed[2])
+            shape = width * self._size[1] / (height * self._size[0]) if width and height else 0.0
+            if abs(shape - 1) > _SAME_SHAPE:
+                got = f"{self._size[0]}x{self._size[1]}, then {width}x{height} near frame {done}"
+                fix = "Cut it where the shape changes"
+                raise MediaError(must(self._path.name, "keep the shape of its frames", got, fix), "unsupported")
 
 
 class Encoder:

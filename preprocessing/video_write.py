@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,68 @@ import numpy as np
 
 from models.errors import ClipError, must
 from preprocessing import video_ffmpeg
+from preprocessing.config import EncoderPreset
 
 _TIMEOUT_S = 3600.0
 _MAX_GIF_FPS = 50.0  # a shorter delay than 20 ms is slowed down by browsers
 _SAME_BYTES = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How H.264 is coded."""
+
+    crf: int = 18
+    """Constant rate factor, 0 to 51; 18 looks lossless. Of no effect when ``lossless``."""
+    keyframe_every: int = 12
+    """Frames from one keyframe to the next."""
+    preset: EncoderPreset = "medium"
+    """Of x264: faster ones give larger files of about the same quality."""
+    lossless: bool = False
+    """Keep every pixel's exact RGB value (H.264 High 4:4:4 Predictive, RGB, quantiser 0)."""
+
+    def options(self) -> dict[str, Any]:
+        """Options of an ffmpeg output: the same frames give the same bytes."""
+        common = {"g": self.keyframe_every, "keyint_min": 1, "sc_threshold": 0, "preset": self.preset}
+        if self.lossless:
+            return {**common, **_SAME_BYTES, "c:v": "libx264rgb", "qp": 0, "movflags": "+faststart"}
+        # the matrix is stated in the file, so that every reader turns the colours back the same way
+        stated = {"crf": self.crf, "colorspace": "smpte170m", "color_range": "tv"}
+        return {**common, **stated, **_SAME_BYTES, "c:v": "libx264", "movflags": "+faststart"}
+
+
 class VideoWriter:
     """Takes frames one batch after another; the file appears under its name when the block ends well.
 
-    H.264 in yuv420p, a keyframe every ``keyframe_every`` frames, no time stamp or version inside. Odd sizes are made
-    even by doubling the last row or column.
+    H.264 in yuv420p, a keyframe every ``keyframe_every`` frames, no time stamp inside. Odd sizes are made
+    even by doubling the last row or column. Lossless files hold RGB at any size: every reader gives back the very
+    values that were written.
 
     Args:
         path: an ``.mp4``.
         fps: frames per second.
         crf: constant rate factor, 0 to 51; 18 looks lossless.
-        keyframe_every: frames between keyframes.
+        keyframe_every: frames from one keyframe to the next.
+        preset: of x264; faster ones give larger files of about the same quality.
+        lossless: keep every pixel's exact RGB value; several times larger.
         audio_from: a file whose first sound track is kept, as far as the frames reach; none is no error.
     """
 
     def __init__(
-        self, path: Path, *, fps: float, crf: int = 18, keyframe_every: int = 12, audio_from: Path | None = None
+        self,
+        path: Path,
+        *,
+        fps: float,
+        crf: int = 18,
+        keyframe_every: int = 12,
+        preset: EncoderPreset = "medium",
+        lossless: bool = False,
+        audio_from: Path | None = None,
     ) -> None:
         if not 0 < fps <= 1000:
             raise ClipError(must(f"frame rate of {path.name}", "lie in (0, 1000]", f"{fps:g}"))
         self._path, self._fps, self._audio_from = path, fps, audio_from
-        self._options = {"crf": crf, "g": keyframe_every, "keyint_min": 1, "sc_threshold": 0}
+        self._coding = Coding(crf=crf, keyframe_every=keyframe_every, preset=preset, lossless=lossless)
         self._part = video_ffmpeg.beside(path)
         self._encoder: video_ffmpeg.Encoder | None = None
         self._size: tuple[int, int] | None = None
@@ -84,21 +120,24 @@ class VideoWriter:
         height, width = batch.shape[1:3]
         if self._encoder is None:
             self._size = (width, height)
-            self._encoder = self._encode(width + width % 2, height + height % 2)
+            self._encoder = self._encode(width + self._more(width), height + self._more(height))
         if self._size != (width, height):
             raise ClipError(must(f"frames of {self._path.name}", f"be {self._size}", (width, height)))
-        if width % 2 or height % 2:
-            batch = np.pad(batch, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        more = (self._more(height), self._more(width))
+        if any(more):
+            batch = np.pad(batch, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), mode="edge")
         self._encoder.write(batch)
         self.num_frames += len(batch)
 
+    def _more(self, side: int) -> int:
+        """Rows or columns that are doubled."""
+        return 0 if self._coding.lossless else side % 2
+
     def _encode(self, width: int, height: int) -> video_ffmpeg.Encoder:
         def build(raw: Any) -> Any:
-            # the matrix is stated in the file, so that every reader turns the colours back the same way
-            coded = raw.filter("scale", out_color_matrix="bt601", out_range="tv").filter("format", "yuv420p")
-            stated = {"colorspace": "smpte170m", "color_range": "tv"}
-            options = {**self._options, **stated, **_SAME_BYTES, "c:v": "libx264", "movflags": "+faststart"}
-            return coded.output(_file(self._part), format="mp4", **options).overwrite_output()
+            if not self._coding.lossless:
+                raw = raw.filter("scale", out_color_matrix="bt601", out_range="tv").filter("format", "yuv420p")
+            return raw.output(file_url(self._part), format="mp4", **self._coding.options()).overwrite_output()
 
         return video_ffmpeg.Encoder(build, size=(width, height), fps=self._fps, target=self._path, timeout_s=_TIMEOUT_S)
 
@@ -108,18 +147,18 @@ class VideoWriter:
         self._encoder.close()
         if self._audio_from is not None:
             self._add_audio(self._audio_from)
-        _place(self._part, self._path)
+        place(self._part, self._path)
 
     def _add_audio(self, source: Path) -> None:
         import ffmpeg
 
         with_sound = video_ffmpeg.beside(self._path)
         try:
-            video = ffmpeg.input(_file(self._part))["v"]
+            video = ffmpeg.input(file_url(self._part))["v"]
             sound = video_ffmpeg.opened(source)["a:0?"]
             seconds = f"{self.num_frames / self._fps:.6f}"
             options = {"c:v": "copy", "c:a": "aac", "t": seconds, "movflags": "+faststart", "flags:a": "+bitexact"}
-            node = ffmpeg.output(video, sound, _file(with_sound), format="mp4", **options, **_SAME_BYTES)
+            node = ffmpeg.output(video, sound, file_url(with_sound), format="mp4", **options, **_SAME_BYTES)
             video_ffmpeg.run(video_ffmpeg.compiled(node.overwrite_output()), target=self._path, timeout_s=_TIMEOUT_S)
             os.replace(with_sound, self._part)
         finally:
@@ -133,6 +172,8 @@ def write_video(
     fps: float,
     crf: int = 18,
     keyframe_every: int = 12,
+    preset: EncoderPreset = "medium",
+    lossless: bool = False,
     audio_from: Path | None = None,
 ) -> None:
     """Write an mp4 from frames or batches of frames, uint8 RGB (H, W, 3) or (n, H, W, 3); see `VideoWriter`.
@@ -141,7 +182,8 @@ def write_video(
         ClipError: no frame, a wrong size or type, or a frame rate of 0.
         EnvironmentProblem: the disk is full or the folder can't be written.
     """
-    with VideoWriter(path, fps=fps, crf=crf, keyframe_every=keyframe_every, audio_from=audio_from) as writer:
+    coding: dict[str, Any] = {"crf": crf, "keyframe_every": keyframe_every, "preset": preset, "lossless": lossless}
+    with VideoWriter(path, fps=fps, audio_from=audio_from, **coding) as writer:
         for batch in frames:
             writer.write(batch)
 
@@ -169,11 +211,11 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> None:
         import ffmpeg
 
         shown = ffmpeg.filter([copies[1], palette], "paletteuse", dither="sierra2_4a", diff_mode="rectangle")
-        return shown.output(_file(part), format="gif", loop=0, **_SAME_BYTES).overwrite_output()
+        return shown.output(file_url(part), format="gif", loop=0, **_SAME_BYTES).overwrite_output()
 
     try:
         _encode_all(path, frames, build=build, fps=fps)
-        _place(part, path)
+        place(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -217,10 +259,12 @@ def checked(frames: np.ndarray, path: Path) -> np.ndarray:
     return batch
 
 
-def _file(path: Path) -> str:
+def file_url(path: Path) -> str:
+    """A path as ffmpeg takes it: colons, dashes and spaces in it mean nothing."""
     return f"file:{path.absolute()}"
 
 
-def _place(part: Path, path: Path) -> None:
+def place(part: Path, path: Path) -> None:
+    """Put a finished file in its place."""
     part.chmod(0o644)
     os.replace(part, path)

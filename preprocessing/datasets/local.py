@@ -7,11 +7,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from models.contracts import Split
 from models.errors import SourceError, must
+from preprocessing.datasets.spec import Item
 from preprocessing.video import SUFFIXES
 from preprocessing.video_types import MediaError
 
@@ -19,35 +19,19 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_STEM = 80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One medium that a source offers."""
-
-    name: str
-    """Safe and unique in the data set: letters, digits, ``.``, ``_`` and ``-``; its stem is unique too."""
-    origin: str
-    """Its path below the source, as the user named it."""
-    path: Path
-    problem: MediaError | None = None
-    """Why it can't be taken, where its name or place alone tells."""
-
-
-class Source(Protocol):
-    """Where the items of a data set come from."""
-
-    def items(self) -> Sequence[Item]:
-        """All items, in an order that is always the same.
-
-        Raises:
-            SourceError: the source as a whole can't be used.
-        """
-
-
 class LocalFolder:
-    """All files below a folder, in order of their names, without ``README*`` and names that begin with a dot."""
+    """All files below a folder, in order of their names, without ``README*`` and names that begin with a dot.
 
-    def __init__(self, folder: Path, *, dataset: str) -> None:
-        self._folder, self._dataset = folder, dataset
+    A file below a folder called ``train`` or ``test`` is on that side of the official split.
+
+    Args:
+        folder: where the media are.
+        dataset: named in messages.
+        without: paths below the folder of lists that are no media.
+    """
+
+    def __init__(self, folder: Path, *, dataset: str, without: Sequence[str] = ()) -> None:
+        self._folder, self._dataset, self._without = folder, dataset, frozenset(without)
 
     def items(self) -> list[Item]:
         """The files, those that can't be media or lie outside marked as such.
@@ -60,7 +44,7 @@ class LocalFolder:
             got = f"{self._folder} ({'a file' if self._folder.exists() else 'no such folder'})"
             raise SourceError(must(where, "name a folder with media", got, "Put the media there, or name their folder"))
         try:
-            origins = sorted(self._walk())
+            origins = sorted(set(self._walk()) - self._without)
         except PermissionError as error:
             raise SourceError(must(where, "be readable", str(error), "Change its permissions")) from None
         if not origins:
@@ -85,7 +69,13 @@ class LocalFolder:
 
     def _item(self, origin: str, name: str) -> Item:
         path = self._folder / origin
-        return Item(name=name, origin=_printable(origin), path=path, problem=self._problem(path, origin))
+        return Item(
+            name=name,
+            origin=_printable(origin),
+            path=path,
+            split=official_side(origin),
+            problem=self._problem(path, origin),
+        )
 
     def _problem(self, path: Path, origin: str) -> MediaError | None:
         shown = _printable(origin)
@@ -99,6 +89,12 @@ class LocalFolder:
             got = path.suffix or "no suffix"
             return MediaError(must(shown, "be a video, GIF or picture", got), "unsupported")
         return None
+
+
+def official_side(origin: str) -> Split | None:
+    """The side of a file that lies below a folder called ``train`` or ``test``; None elsewhere."""
+    found = {part.lower() for part in Path(origin).parts[:-1]} & {"train", "test"}
+    return "test" if found == {"test"} else "train" if found == {"train"} else None
 
 
 def safe_names(origins: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,16 @@ import cli
 
 OPTIONS = {
     "run": {"targets", "--dry-run"},
-    "download": {"name"},
+    "download": {"name", "--accept-terms", "--mirror", "--limit", "--retry"},
+    "ledger": {"name", "--reason", "--retry"},
+    "datasets list": set(),
+    "datasets show": {"name"},
+    "datasets check": {"name", "--path"},
+    "datasets add": {"name", "--path", "--kind", "--preset", "--split"},
+    "weights list": set(),
+    "weights fetch": {"name"},
+    "weights verify": set(),
+    "weights import": {"name", "file"},
     "cut": {"name"},
     "shard": {"name"},
     "train": {"name", "--resume", "--fresh", "--backend", "--dry-run"},
@@ -73,9 +82,9 @@ def test_the_graph_calls_only_commands_that_exist(root: Path) -> None:
 def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
     graph = yaml.safe_load((root / "dvc.yaml").read_text())
     tracked = {key for stage in graph["stages"].values() for key in stage.get("do", stage).get("params", [])}
-    sections = set(yaml.safe_load((root / "params.yaml").read_text())) - {"profiles", "cluster"}
+    sections = set(yaml.safe_load((root / "params.yaml").read_text())) - {"profiles", "cluster", "fetching"}
     assert sections <= {key.split(".")[0] for key in tracked}
-    for part in ("sources", "data", "model", "train"):
+    for part in ("datasets", "data", "model", "train"):
         assert any(key.startswith(f"profiles.${{profile}}.{part}") for key in tracked), part
 
 
@@ -101,7 +110,7 @@ def test_a_mistake_gets_a_line_and_a_code(words: list[str], code: int, says: str
 
 @pytest.mark.parametrize("number", [28, 30, 13])
 def test_errors_of_the_system_get_a_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "data/raw/faces")
 
     monkeypatch.setattr("pipelines.download.run", fail)

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from models.errors import EnvironmentProblem, SourceError
-from pipelines import crop, download, frames
+from pipelines import crop, download
+from pipelines.cut_work import CutWork
+from pipelines.ledger import ledgers
 from pipelines.params import ClusterConfig, Params, parse
 from pipelines.session import ray_session
 from pipelines.stage import Paths
@@ -93,7 +95,7 @@ def test_an_item_whose_process_dies_stops_no_other(paths: Paths, media: Path) ->
             os.kill(os.getpid(), signal.SIGKILL)
         return cut_item(row, source, config, target)
 
-    report = crop.cut_dataset("d", params(media), paths, task=deadly)
+    report = crop.cut_dataset("d", params(media), paths, work=CutWork(task=deadly))
     assert (report.kept, report.rejected) == (4, {"failed": 1, "too-short": 1})
     assert not list(paths.cut("d", "clips").glob("*cat*"))
     (row,) = [row for row in read_ledger(paths.cut("d", "clips")) if row.item == "cat.gif"]
@@ -106,7 +108,13 @@ def test_below_the_floor_the_old_clips_stay(paths: Paths, media: Path) -> None:
     with pytest.raises(SourceError, match=r"at least 90% of its items; got 5 of 6: 1 too-short"):
         crop.run("d", params(media, yield_floor=0.9), paths)
     assert content(paths.cut("d", "clips")) == before
-    assert {path.name for path in paths.cut("d", "clips").parent.iterdir()} <= {"d", ".d.lock"}
+    assert [(ledger.stage, ledger.is_finished) for ledger in ledgers("d", params(media), paths)] == [
+        ("download", True),
+        ("cut", False),
+    ]
+    crop.run("d", params(media, yield_floor=0.8), paths)
+    assert content(paths.cut("d", "clips")) == before
+    assert {path.name for path in paths.cut("d", "clips").parent.iterdir()} <= {"d", ".d.lock", ".d.journal.jsonl"}
 
 
 def test_a_full_disk_ends_the_stage_with_its_line(paths: Paths, media: Path) -> None:
@@ -114,7 +122,7 @@ def test_a_full_disk_ends_the_stage_with_its_line(paths: Paths, media: Path) -> 
         raise EnvironmentProblem("the disk must have room; got none. Free some space.")
 
     with pytest.raises(EnvironmentProblem, match="the disk must have room"):
-        crop.cut_dataset("d", params(media), paths, task=full)
+        crop.cut_dataset("d", params(media), paths, work=CutWork(task=full))
     assert not paths.cut("d", "clips").exists()
 
 
@@ -127,7 +135,7 @@ def test_stills_of_a_film(tmp_path: Path) -> None:
     )
     paths = Paths(tmp_path / "project")
     download.run("d", chosen, paths)
-    report = frames.run("d", chosen, paths)
+    report = crop.run("d", chosen, paths)
     stills = read_manifest(paths.cut("d", "stills"))
     assert (report.clips, report.clips_of_split) == (8, {"train": 6, "test": 2})
     assert {(still.identity, still.num_frames, Path(still.path).suffix) for still in stills} == {("fi", 1, ".png")}

@@ -78,13 +78,14 @@ def shorten(path: Path) -> None:
     raw["experiments"] = {"fomm-cartoons": raw["experiments"]["fomm-cartoons"]}
     raw["animations"] = {"rabbit": {**raw["animations"]["rabbit"], "max_frames": 4}}
     for profile in raw["profiles"].values():
-        profile["sources"] = {"cartoons": profile["sources"]["cartoons"]}
+        profile["datasets"] = {"cartoons": profile["datasets"]["cartoons"]}
     sample, paper = raw["profiles"]["sample"], raw["profiles"]["paper"]
     sample["train"].update(TINY_TRAIN)
     sample["model"].update(detector_expansion=8, motion_expansion=8, generator_expansion=8)
     paper["train"].update(sample["train"])  # the published sizes take GPUs and days
     paper["model"].update(sample["model"])
     paper["data"].update(sample["data"])
+    paper["datasets"]["cartoons"]["source"] = "media/mgif"
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
 
 
@@ -148,7 +149,10 @@ def test_the_other_profile_runs_on_its_own_media(project: Project) -> None:
     done = project.dvc("exp", "run", "-S", "profile=paper")
     assert done.returncode != 0
     assert "media/mgif" in done.stdout + done.stderr
-    shutil.copytree(project.root / "samples" / "cartoons", project.root / "media" / "mgif")
+    for place, gif in enumerate(sorted((project.root / "samples" / "cartoons").glob("*.gif"))):
+        target = project.root / "media" / "mgif" / ("train" if place else "test") / gif.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(gif, target)
     done = project.dvc("exp", "run", "-S", "profile=paper")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"download@cartoons", "cut@cartoons", "shard@cartoons", "train@fomm-cartoons"} <= ran(done)

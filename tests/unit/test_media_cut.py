@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,13 +18,14 @@ from pipelines import download
 from pipelines.params import Params, parse
 from pipelines.stage import Paths
 from preprocessing import crop as cropping
-from preprocessing.boxes import Box
+from preprocessing import track as tracking
+from preprocessing.boxes import Box, iou
 from preprocessing.clips import sha256_of
 from preprocessing.config import DatasetConfig
-from preprocessing.crop import crop_frames, cut_item, square_face_box
+from preprocessing.crop import ItemResult, crop_frames, cut_item, square_face_box
 from preprocessing.datasets.local import LocalFolder, safe_names
-from preprocessing.frames import stills_item
 from preprocessing.ledger import LedgerRow, read_ledger
+from preprocessing.pose import FILES, weights_folder
 from preprocessing.video import open_video, read_clip, read_picture, write_video
 from preprocessing.video_ffmpeg import executable
 
@@ -94,6 +97,7 @@ def test_the_title_card_is_left_out(tmp_path: Path, samples: Path) -> None:
     source = samples / "faces" / "man-then-title-card.mov"
     result = cut_item(row_of(source), source, config(kind="faces", min_frames=16, split="source"), tmp_path)
     (clip,) = result.clips
+    assert accounted(result) == 169
     assert clip.start_frame == 0
     assert abs(clip.start_frame + clip.num_frames - 1 - 71) <= 3
     assert (result.num_frames, result.row.decoder, clip.decoder) == (169, "ffmpeg", "ffmpeg")
@@ -104,7 +108,8 @@ def test_the_title_card_is_left_out(tmp_path: Path, samples: Path) -> None:
     ("changes", "reason"),
     [
         ({"min_frames": 20, "max_frames": 30}, "too-short"),
-        ({"min_side_px": 50}, "too-small"),
+        ({"min_side_px": 70}, "too-small"),
+        ({"min_source_px": 41}, "too-small"),
         ({"kind": "faces"}, "no-subject"),
         ({"max_source_frames": 11}, "too-long"),
         ({"max_source_pixels": 2000}, "too-large"),
@@ -152,8 +157,124 @@ def test_long_clips_are_cut_and_the_rest_is_accounted_for(tmp_path: Path) -> Non
 def test_bodies_without_movement_are_cut_from_the_middle(tmp_path: Path) -> None:
     source = tmp_path / "a.mp4"
     write_video(source, noise(1)[0][None].repeat(12, axis=0), fps=25)
-    result = cut_item(row_of(source), source, config(kind="bodies"), tmp_path)
+    result = cut_item(row_of(source), source, config(kind="bodies", body_detector="motion"), tmp_path)
     assert [clip.box for clip in result.clips] == [(16, 0, 80, 64)]
+
+
+def test_bodies_cut_whole_are_seen_whole(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    frames = np.full((12, 96, 48, 3), 250, np.uint8)
+    frames[:, :8] = (200, 30, 30)
+    frames[:, -8:] = (30, 30, 200)
+    write_video(source, frames, fps=25, crf=4)
+    result = cut_item(row_of(source), source, config(kind="bodies", cut="whole", crf=4), tmp_path)
+    (clip,) = result.clips
+    assert clip.box == (-24, 0, 72, 96)
+    seen = read_clip(tmp_path / clip.path)[0][0].astype(int)
+    assert seen[0, 16, 0] > 150, "the head's end"
+    assert seen[-1, 16, 2] > 150, "the feet's end"
+    assert seen[16].min() > 230, "the background goes on beside the frame"
+
+
+@pytest.mark.parametrize("split", ["train", "test", None])
+def test_the_official_split_is_the_rows(tmp_path: Path, split: str | None) -> None:
+    source = made_gif(tmp_path / "a.gif")
+    row = replace(row_of(source), split=split)  # type: ignore[arg-type]
+    (clip,) = cut_item(row, source, config(split="official"), tmp_path).clips
+    assert clip.split == (split or "train")
+
+
+def test_how_clips_are_coded_is_set(tmp_path: Path) -> None:
+    source = made_gif(tmp_path / "a.gif")
+    sizes = {}
+    for name, changes in {"fine": {"crf": 4}, "coarse": {"crf": 45}, "exact": {"lossless": True}}.items():
+        (tmp_path / name).mkdir()
+        (clip,) = cut_item(row_of(source), source, config(**changes), tmp_path / name).clips
+        sizes[name] = (tmp_path / name / clip.path).stat().st_size
+    assert sizes["coarse"] < sizes["fine"]
+    exact = read_clip(tmp_path / "exact" / "a-000000.mp4")[0]
+    assert (exact[:, 0] == 255).all(), "every pixel of the white border"
+    assert sizes["coarse"] < sizes["exact"]
+
+
+def test_many_subjects_at_once_are_written_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a.mp4"
+    write_video(source, noise(24), fps=25)
+    boxes = [Box(12.0 * place, 0, 12.0 * place + 12, 24) for place in range(7)]
+
+    class Crowd:
+        is_exact = True
+
+        def boxes(self, frame: np.ndarray) -> list[Box]:
+            return boxes
+
+    assert not any(iou(one, other) for one, other in itertools.combinations(boxes, 2))
+    monkeypatch.setattr(tracking, "detector_for", lambda config: Crowd())
+    results = []
+    for most in (16, 2):
+        monkeypatch.setattr(cropping, "MAX_WRITERS", most)
+        results.append(cut_item(row_of(source), source, config(kind="faces"), tmp_path))
+    assert results[0] == results[1]
+    assert [clip.num_frames for clip in results[1].clips] == [24] * 7
+    assert len({clip.sha256 for clip in results[1].clips}) == 7
+
+
+def accounted(result: ItemResult) -> int:
+    """Frames in clips, each once, and frames dropped."""
+    spans = [range(clip.start_frame, clip.start_frame + clip.num_frames) for clip in result.clips]
+    return len({frame for span in spans for frame in span}) + sum(result.dropped.values())
+
+
+@pytest.mark.parametrize("changes", [{"split": "time"}, {"max_frames": 100, "min_frames": 80, "iou_cut": 0.6}])
+def test_every_frame_is_in_a_clip_or_dropped_by_reason(
+    tmp_path: Path, samples: Path, changes: dict[str, object]
+) -> None:
+    source = samples / "faces" / "woman-expressions.mp4"
+    chosen = config(**{"kind": "faces", "encoder_preset": "ultrafast", "min_frames": 64, "split": "source", **changes})
+    result = cut_item(row_of(source), source, chosen, tmp_path)
+    assert result.num_frames == 472
+    assert accounted(result) == 472
+    assert set(result.dropped) <= {"gap", "too-short", "no-subject"}
+    if changes.get("split") == "time":
+        assert result.dropped["gap"] == chosen.gap_frames
+    for clip in result.clips:
+        assert clip.start_s == pytest.approx(clip.start_frame / 24, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def panned(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
+    """A person for 72 frames; from the 24th to the 48th the camera pans."""
+    frames, _ = read_clip(samples / "bodies" / "balance-side.mp4", max_frames=24)
+    small = np.stack([cv2.resize(frame, (540, 960), interpolation=cv2.INTER_AREA) for frame in frames])
+    places = [0] * 24 + [5 * step // 2 for step in range(24)] + [60] * 24
+    order = [*range(24), *range(23, -1, -1), *range(24)]
+    path = tmp_path_factory.mktemp("panned") / "panned.mp4"
+    write_video(path, [small[number][:, x : x + 480] for number, x in zip(order, places, strict=True)], fps=25)
+    return path
+
+
+@pytest.mark.skipif(
+    not all((weights_folder() / name).is_file() for name in FILES),
+    reason="weights/blazepose is not there: run `inkmotion weights fetch blazepose`",
+)
+def test_bodies_are_cut_where_the_camera_moves(tmp_path: Path, panned: Path) -> None:
+    result = cut_item(row_of(panned), panned, config(kind="bodies", split="source", min_frames=12), tmp_path)
+    assert [(clip.start_frame, clip.num_frames) for clip in result.clips] == [(0, 25), (48, 24)]
+    assert result.dropped["camera-motion"] >= 20
+    assert accounted(result) == result.num_frames == 72
+    for clip in result.clips:
+        left, top, right, bottom = clip.box
+        assert right - left == bottom - top
+        assert top < 205, "the cap's top, read off the picture"
+        assert bottom > 555, "the standing foot"
+
+
+def test_bodies_without_the_networks_stop_the_stage(
+    tmp_path: Path, panned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INKMOTION_WEIGHTS", str(tmp_path))
+    with pytest.raises(EnvironmentProblem, match="inkmotion weights fetch blazepose"):
+        cut_item(row_of(panned), panned, config(kind="bodies"), tmp_path)
 
 
 def test_a_crop_is_padded_with_the_edge_or_with_a_gray() -> None:
@@ -171,35 +292,6 @@ def test_the_face_of_a_portrait_is_in_its_square(samples: Path) -> None:
     assert box is not None
     assert box.width == box.height
     assert square_face_box(np.full((80, 80, 3), 9, np.uint8)) is None
-
-
-def film(path: Path) -> Path:
-    """Ten scenes of 8 frames; the second is black, the fourth repeats the third."""
-    scenes = [noise(1, seed=seed)[0] for seed in range(10)]
-    scenes[1], scenes[3] = np.zeros_like(scenes[1]), scenes[2]
-    write_video(path, [scene for scene in scenes for _ in range(8)], fps=24, crf=4)
-    return path
-
-
-def test_stills_are_distinct_and_evenly_spread(tmp_path: Path) -> None:
-    source = film(tmp_path / "film.mp4")
-    chosen = config(kind="film", makes="stills", num_stills=10, split="time", gap_frames=0)
-    result = stills_item(row_of(source), source, chosen, tmp_path)
-    assert [clip.start_frame // 8 for clip in result.clips] == [0, 2, 4, 5, 6, 7, 8, 9]
-    assert result.dropped == {"black": 1, "alike": 1}
-    assert [clip.split for clip in result.clips].count("test") == 2
-    for clip in result.clips:
-        assert read_picture(tmp_path / clip.path).shape == (32, 32, 3)
-        assert sha256_of(tmp_path / clip.path) == clip.sha256
-        assert (clip.num_frames, clip.box) == (1, (16, 0, 80, 64))
-    assert stills_item(row_of(source), source, chosen, tmp_path) == result
-
-
-def test_a_black_film_has_no_stills(tmp_path: Path) -> None:
-    write_video(tmp_path / "dark.mp4", np.zeros((20, 64, 96, 3), np.uint8), fps=24)
-    source = tmp_path / "dark.mp4"
-    result = stills_item(row_of(source), source, config(kind="film", makes="stills"), tmp_path)
-    assert (result.row.state, result.row.reason) == ("rejected", "no-distinct-frame")
 
 
 def hostile(folder: Path, samples: Path) -> dict[str, str]:
@@ -295,15 +387,10 @@ def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     os.rename(tmp_path / "a.gif", os.fsencode(tmp_path) + b"/caf\xe9.gif")
     (item,) = LocalFolder(tmp_path, dataset="d").items()
     assert item.origin == "caf\\xe9.gif"
-    row = download.take(item, config(), tmp_path)
-    assert (row.state, row.item.isascii()) == ("kept", True)
-
-
-def test_an_unreadable_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_gif(tmp_path / "a.gif")
-    (item,) = LocalFolder(tmp_path, dataset="d").items()
-    gone = replace(item, path=tmp_path / "gone.gif")
-    assert download.take(gone, config(), tmp_path).reason == "missing"
+    paths = Paths(tmp_path / "project")
+    report = download.run("d", params(tmp_path), paths)
+    assert report.kept == 1
+    assert all(row.item.isascii() for row in read_ledger(paths.raw("d")))
 
 
 def test_memory_of_a_pass_is_bounded(tmp_path: Path) -> None:

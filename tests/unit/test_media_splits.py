@@ -12,7 +12,7 @@ from models.errors import ClipError, ParamsError, SourceError
 from preprocessing.clips import read_manifest, write_manifest
 from preprocessing.config import DatasetConfig
 from preprocessing.ledger import LedgerRow, check_yield, counts, read_ledger, write_ledger
-from preprocessing.splits import assign, check_leaks, identity_of, split_by_time
+from preprocessing.splits import assign, check_leaks, identity_of, split_by_time, whose
 
 
 def config(**changes: object) -> DatasetConfig:
@@ -45,6 +45,23 @@ def identities_tested(clips: list[Clip]) -> set[str]:
 def test_identities() -> None:
     assert identity_of("woman-expressions.mp4", "^(woman|man)") == "woman"
     assert identity_of("cat.gif", None) == identity_of("cat.gif", "^(dog)") == "cat"
+
+
+def test_the_pattern_counts_for_more_than_the_source_and_that_for_more_than_the_name() -> None:
+    row = LedgerRow(item="id1-a.mp4", origin="a", state="kept", identity="id7")
+    assert whose(row, None) == "id7"
+    assert whose(row, "^(id1)") == "id1"
+    assert whose(replace(row, identity=None), None) == "id1-a"
+
+
+def test_official_lists_stand_and_their_leaks_fail() -> None:
+    clips = [clip(0), clip(1, split="test"), clip(2, "someone"), clip(3, "someone")]
+    done = assign("d", clips, config(split="official", test_share=0.9))
+    assert [one.split for one in done] == ["train", "test", "train", "train"]
+    done = assign("d", clips, config(split="official", unseen=("someone",)))
+    assert [one.split for one in done] == ["train", "test", "unseen", "unseen"]
+    with pytest.raises(ClipError, match="identity someone in test and train"):
+        assign("d", [clip(0, "someone"), clip(1, "someone", split="test")], config(split="official"))
 
 
 def test_a_span_is_cut_in_two_with_a_gap() -> None:

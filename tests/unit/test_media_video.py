@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from models.errors import ClipError, EnvironmentProblem, SourceError
-from preprocessing import video_ffmpeg
+from preprocessing import video_facts, video_ffmpeg
 from preprocessing.video import (
     DEFAULT_LIMITS,
     Limits,
@@ -48,6 +48,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_video(path, moving(), fps=25, crf=8)
     return path
+
+
+def view_of(path: Path) -> video_ffmpeg.View:
+    return video_facts.examine(path, DEFAULT_LIMITS).view
 
 
 def reason_of(path: Path, **limits: float) -> str:
@@ -95,7 +99,7 @@ def test_any_name_works(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     shutil.copy(clip, tmp_path / name)
     assert probe(Path(name)).num_frames == 20
-    through_pipe = video_ffmpeg.decoded(Path(name), (64, 48), limits=DEFAULT_LIMITS, batch_frames=8)
+    through_pipe = video_ffmpeg.decoded(Path(name), view_of(Path(name)), limits=DEFAULT_LIMITS, batch_frames=8)
     assert sum(len(batch) for batch in through_pipe) == 20
     write_video(Path(f"copy {name}"), read_frames(Path(name)), fps=25, audio_from=Path(name))
     assert read_clip(Path(f"copy {name}"))[1].num_frames == 20
@@ -108,7 +112,7 @@ def test_where_decord_stumbles_ffmpeg_goes_on_with_the_next_frame(samples: Path)
         assert reader.info.decoder == "decord"
         frames = np.concatenate([batch[:, ::16, ::16] for batch in reader.batches()])
         assert (len(frames), reader.info.decoder) == (169, "ffmpeg")
-    piped = video_ffmpeg.decoded(path, (960, 540), limits=DEFAULT_LIMITS, batch_frames=32)
+    piped = video_ffmpeg.decoded(path, view_of(path), limits=DEFAULT_LIMITS, batch_frames=32)
     assert np.array_equal(frames, np.concatenate([batch[:, ::16, ::16] for batch in piped]))
 
 
@@ -175,9 +179,8 @@ def test_limits_hold_before_anything_is_decoded(clip: Path, tmp_path: Path) -> N
 
 
 def test_the_child_is_killed_at_its_deadline(samples: Path) -> None:
-    frames = video_ffmpeg.decoded(
-        samples / "bodies" / "walk.mp4", (1768, 994), limits=Limits(timeout_s=0.2), batch_frames=1
-    )
+    path = samples / "bodies" / "walk.mp4"
+    frames = video_ffmpeg.decoded(path, view_of(path), limits=Limits(timeout_s=0.2), batch_frames=1)
     with pytest.raises(MediaError) as caught:  # a caller that takes longer than allowed, while the child waits for it
         list(map(lambda _: time.sleep(0.05), frames))
     assert caught.value.reason == "timeout"

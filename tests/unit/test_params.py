@@ -14,7 +14,8 @@ import yaml
 from models import errors
 from models.motion.config import MotionConfig
 from pipelines import params
-from preprocessing.config import DatasetConfig
+from preprocessing.config import DatasetConfig, FetchConfig
+from preprocessing.datasets.catalog import dataset_spec
 from training.config import LossConfig, TrainConfig, TransformConfig
 
 
@@ -28,12 +29,11 @@ def test_the_projects_own_file_is_valid_in_both_profiles(raw: dict[str, Any]) ->
     paper = params.parse({**raw, "profile": "paper"})
     assert sample.experiment("fomm-faces").model.size_px == 64
     assert paper.experiment("fomm-faces").model == MotionConfig()
-    assert paper.dataset("faces") == dataclasses.replace(
-        DatasetConfig(kind="faces", source="media/voxceleb", num_stills=718),
-        split="time",
-        identity_pattern=sample.dataset("faces").identity_pattern,
-        unseen=("man",),
+    spec = dataset_spec("voxceleb1")
+    assert paper.dataset("faces") == DatasetConfig(
+        kind="faces", preset="voxceleb1", **{**spec.settings, "num_stills": 718}
     )
+    assert sample.dataset("faces").unseen == ("man",)
 
 
 def test_precedence_preset_profile_experiment(raw: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def test_every_error_is_reported_at_once_with_path_value_and_rule(raw: dict[str,
     }
     text = str(caught.value)
     assert "profiles.sample.train.batch_size must be a whole number; got 'many'." in text
-    assert "datasets.faces.split must be one of identity, source, time; got 'luck'." in text
+    assert "datasets.faces.split must be one of official, identity, source, time; got 'luck'." in text
 
 
 def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> None:
@@ -87,15 +87,42 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
     for name, profile in raw["profiles"].items():
         assert set(profile["train"]) == train, name
         assert set(profile["model"]) == model, name
-        assert set(profile["sources"]) == set(raw["datasets"]), name
+        assert set(profile["datasets"]) == set(raw["datasets"]), name
+        assert set(profile["data"]) < names(DatasetConfig), name
     for name, dataset in raw["datasets"].items():
         assert set(dataset) == names(DatasetConfig) | {"watch"}, name
     for name, animation in raw["animations"].items():
         assert set(animation) == names(params.AnimationConfig), name
-    for section in ("evaluation", "registration", "tracking", "cluster"):
-        cls = {"evaluation": params.EvaluationConfig, "registration": params.RegistrationConfig}.get(section)
-        cls = cls or {"tracking": params.TrackingConfig, "cluster": params.ClusterConfig}[section]
+    sections = {
+        "evaluation": params.EvaluationConfig,
+        "registration": params.RegistrationConfig,
+        "fetching": FetchConfig,
+        "tracking": params.TrackingConfig,
+        "cluster": params.ClusterConfig,
+    }
+    for section, cls in sections.items():
         assert set(raw[section]) == names(cls), section
+
+
+def test_a_data_set_is_set_in_four_places_the_last_of_which_counts(raw: dict[str, Any]) -> None:
+    raw["profile"] = "paper"
+    assert params.parse(raw).dataset("faces").cut_rule == "metadata"
+    raw["profiles"]["paper"]["data"]["min_frames"] = 3
+    assert params.parse(raw).dataset("faces").min_frames == 3
+    raw["profiles"]["paper"]["datasets"]["faces"]["min_frames"] = 4
+    assert params.parse(raw).dataset("faces").min_frames == 4
+    raw["datasets"]["faces"]["min_frames"] = 5
+    assert params.parse(raw).dataset("faces").min_frames == 5
+
+
+def test_wrong_names_of_data_sets_are_told(raw: dict[str, Any]) -> None:
+    raw["profiles"]["sample"]["datasets"]["nobody"] = {"source": "x"}
+    raw["datasets"]["faces"]["preset"] = "voxceleb"
+    raw["datasets"]["film"]["cut"] = "detect"
+    with pytest.raises(errors.ParamsError) as caught:
+        params.parse(raw)
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {"profiles.sample.datasets.nobody", "datasets.faces.preset", "datasets.film.cut"}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from pipelines.params import (
 )
 from pipelines.shipping import ship
 from pipelines.stage import Paths, only_writer
-from preprocessing.config import DatasetConfig
+from preprocessing.config import DatasetConfig, FetchConfig
 from training.checkpoint import load_networks
 from training.progress import Progress
 from training.runfolder import RunFolder
@@ -44,6 +44,7 @@ def params(cluster: ClusterConfig | None = None, **options: Any) -> Params:
         animations={},
         evaluation=EvaluationConfig(),
         registration=RegistrationConfig(),
+        fetching=FetchConfig(),
         tracking=TrackingConfig(),
         cluster=cluster or ClusterConfig(),
     )
