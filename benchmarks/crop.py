@@ -15,6 +15,7 @@ are noisy. The load of the machine stands beside the figures.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -26,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from preprocessing.metadata import Segment
 from preprocessing.segments import cut_segments
 from preprocessing.track import Tube, follow
 from preprocessing.video import Limits, probe, read_clip, read_frames
+from preprocessing.video_decord import DecordError, DecordVideo
 from preprocessing.video_ffmpeg import executable
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -54,9 +55,8 @@ NO_LIMIT = Limits(max_frames=10**7, timeout_s=1e5)
 
 
 def config_of(cut: CutRule, **changes: Any) -> DatasetConfig:
-    limits = {"max_source_frames": NO_LIMIT.max_frames, "timeout_s": NO_LIMIT.timeout_s}
-    small = {"min_side_px": 16, "min_frames": 16, "size_px": 256}
-    return DatasetConfig(kind="faces", source=".", cut=cut, **{**limits, **small, **changes})
+    small = {"min_side_px": 16, "min_frames": 16, "max_source_frames": NO_LIMIT.max_frames, "timeout_s": 1e5}
+    return DatasetConfig(kind="faces", source=".", cut=cut, **{**small, **changes})
 
 
 def ffmpeg(*arguments: object) -> None:
@@ -88,9 +88,9 @@ def metadata_media(folder: Path, *, quick: bool) -> dict[str, Path]:
 def segment_of(path: Path) -> Segment:
     """A face-sized box over the whole video."""
     info = probe(path, limits=NO_LIMIT)
-    side = 0.6 * min(info.width, info.height)
-    left, top = (info.width - side) / 2, (info.height - side) / 2
-    box = Box(float(int(left)), float(int(top)), float(int(left + side)), float(int(top + side)))
+    side = 0.6 * min(info.width, info.height) // 1
+    left, top = (info.width - side) // 2, (info.height - side) // 2
+    box = Box(left, top, left + side, top + side)
     return Segment(
         row=2,
         video_id=path.stem,
@@ -109,10 +109,11 @@ def cut_by_metadata(path: Path, segment: Segment) -> int:
     """Frames in the clips."""
     with tempfile.TemporaryDirectory(prefix="cut-") as folder:
         config = config_of("metadata", max_frames=10**6)
-        result = cut_segments(
-            LedgerRow(item=path.name, origin=path.name, state="kept"), path, config, Path(folder), [segment]
-        )
-        return num_cut(result)
+        return num_cut(cut_segments(row_of(path), path, config, Path(folder), [segment]))
+
+
+def row_of(path: Path) -> LedgerRow:
+    return LedgerRow(item=path.name, origin=path.name, state="kept")
 
 
 def num_cut(result: ItemResult) -> int:
@@ -123,6 +124,13 @@ def num_cut(result: ItemResult) -> int:
 
 def decode(path: Path) -> int:
     return sum(len(batch) for batch in read_frames(path, limits=NO_LIMIT))
+
+
+def decode_ahead(path: Path) -> int:
+    """By decord, which the reader takes for short videos only, because it decodes ahead without bounds."""
+    with contextlib.suppress(DecordError), contextlib.closing(DecordVideo(path)) as video:
+        return sum(len(batch) for batch in video.batches(32))
+    return 0
 
 
 def cpu_seconds() -> float:
@@ -138,45 +146,42 @@ def rates(work: Callable[[], int]) -> tuple[float, float]:
     return count / (time.perf_counter() - start), count / max(cpu_seconds() - used, 1e-9)
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """This process, and the children that it starts, on one core."""
+@contextlib.contextmanager
+def cores(number: int) -> Iterator[None]:
+    """This process, and the children that it starts, on so many cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
+    os.sched_setaffinity(0, sorted(before, reverse=True)[:number])
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, before)
         yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def by_metadata(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
-    with tempfile.TemporaryDirectory(prefix="crop-") as folder, one_core():
+    with tempfile.TemporaryDirectory(prefix="crop-") as folder, cores(1):
         for name, path in metadata_media(Path(folder), quick=arguments.quick).items():
             segment = segment_of(path)
-            tasks = {
-                "cut": functools.partial(cut_by_metadata, path, segment),
-                "decode": functools.partial(decode, path),
-            }
+            tasks = {"cut": functools.partial(cut_by_metadata, path, segment)}
+            tasks |= {"decode": functools.partial(decode, path), "decord": functools.partial(decode_ahead, path)}
             rounds = []
             for number in range(arguments.rounds):
                 order = list(tasks) if number % 2 else list(tasks)[::-1]
                 rounds.append({task: rates(tasks[task]) for task in order})
-            info = probe(path, limits=NO_LIMIT)
-            facts = {"size": f"{info.width}x{info.height}", "num_frames": info.num_frames, "decoder": info.decoder}
-            results.append({"name": name, **compared(rounds), **facts})
+            size, info = f"{segment.width}x{segment.height}", probe(path, limits=NO_LIMIT)
+            facts = {"name": name, "size": size, "num_frames": info.num_frames, "decoder": info.decoder}
+            results.append({**facts, **compared(rounds)})
     return results
 
 
 def compared(rounds: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
-    best = {task: max(row[task][0] for row in rounds) for task in ("cut", "decode")}
-    medians = {task: statistics.median(row[task][0] for row in rounds) for task in ("cut", "decode")}
+    """The ratio is to the faster way of decoding in each round."""
+    best = {task: max(row[task][0] for row in rounds) for task in rounds[0]}
     return {
-        "frames_per_s": medians,
+        "frames_per_s": {task: statistics.median(row[task][0] for row in rounds) for task in rounds[0]},
         "best_frames_per_s": best,
-        "ratio": digest([row["cut"][0] / row["decode"][0] for row in rounds]),
-        "ratio_of_best": best["cut"] / best["decode"],
-        "cpu_ratio": digest([row["cut"][1] / row["decode"][1] for row in rounds]),
+        "ratio": digest([row["cut"][0] / max(row["decode"][0], row["decord"][0]) for row in rounds]),
+        "ratio_of_best": best["cut"] / max(best["decode"], best["decord"]),
+        "cpu_ratio": digest([row["cut"][1] / max(row["decode"][1], row["decord"][1]) for row in rounds]),
     }
 
 
@@ -186,7 +191,7 @@ def compared(rounds: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
 def by_detection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Costs are of looking alone: the frames are decoded before."""
     results = []
-    with one_core():
+    with cores(1):
         for name in FACES[1:2] if arguments.quick else FACES:
             frames, _ = read_clip(SAMPLES / "faces" / name)
             follow([frames[:2]], config_of("detect"))  # the detector is loaded
@@ -284,20 +289,21 @@ def tree_bytes(process: psutil.Process) -> int:
 
 def child(way: str, path: Path) -> None:
     cv2.setNumThreads(1)
-    if way == "metadata":
-        cut_by_metadata(path, segment_of(path))
-        return
     with tempfile.TemporaryDirectory(prefix="cut-") as folder:
-        num_cut(
-            cut_item(LedgerRow(item=path.name, origin=path.name, state="kept"), path, config_of("detect"), Path(folder))
-        )
+        if way == "metadata":
+            cut_by_metadata(path, segment_of(path))
+        else:
+            num_cut(cut_item(row_of(path), path, config_of("detect"), Path(folder)))
 
 
 # workers
 
 
 def workers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The stage's own seconds: from the first task to the last result, without the start of Ray."""
+    """The stage's own seconds, without the start of Ray: a worker on one core, two workers on two.
+
+    A worker's ffmpeg children would else use the core that the second worker is to have.
+    """
     rounds = []
     num_copies, num_rounds = (2, 1) if arguments.quick else (arguments.copies, max(1, arguments.rounds // 2))
     with tempfile.TemporaryDirectory(prefix="crop-") as folder:
@@ -323,7 +329,8 @@ def stage_seconds(source: Path, project: Path, num_cpus: int) -> float:
     tree = {"profile": "p", "profiles": {"p": {}}, "datasets": {"copies": settings}}
     params, paths = parse({**tree, "cluster": {"num_cpus": num_cpus}}), Paths(project)
     download.run("copies", params, paths)
-    return crop.run("copies", params, paths).seconds
+    with cores(num_cpus):
+        return crop.run("copies", params, paths).seconds
 
 
 # telling
@@ -338,8 +345,9 @@ def table(part: str, rows: list[dict[str, Any]], load: Sequence[float]) -> str:
 def told_metadata(row: dict[str, Any]) -> list[str]:
     rate, ratio = row["frames_per_s"], row["ratio"]
     span = f"{ratio['lowest']:.2f} to {ratio['highest']:.2f}; of best {row['ratio_of_best']:.2f}"
-    speeds = f"cut {rate['cut']:7.0f} f/s  decode {rate['decode']:7.0f} f/s  ratio {ratio['median']:.2f} ({span})"
-    return [f"{row['name']:<26}{row['size']:>10}  {speeds}  cpu {row['cpu_ratio']['median']:.2f}"]
+    speeds = "  ".join(f"{task} {rate[task]:5.0f}" for task in ("cut", "decode", "decord"))
+    ratios = f"ratio {ratio['median']:.2f} ({span})  cpu {row['cpu_ratio']['median']:.2f}"
+    return [f"{row['name']:<26}{row['size']:>10}  frames/s: {speeds}  {ratios}"]
 
 
 def told_detection(row: dict[str, Any]) -> list[str]:
@@ -356,10 +364,8 @@ def told_memory(row: dict[str, Any]) -> list[str]:
 
 
 def told_workers(row: dict[str, Any]) -> list[str]:
-    one, two = (min(row["seconds"][key]) for key in ("1", "2"))
-    span = f"{row['speed_up']['lowest']:.2f} to {row['speed_up']['highest']:.2f}"
-    each = f"1 worker {one:.1f} s  2 workers {two:.1f} s"
-    return [f"{row['items']} items  {each}  {row['speed_up']['median']:.2f} x ({span})"]
+    ratio, each = row["speed_up"], "  ".join(f"{key} workers {min(row['seconds'][key]):.1f} s" for key in ("1", "2"))
+    return [f"{row['items']} items  {each}  {ratio['median']:.2f} x ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"]
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -384,11 +390,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measures = {"metadata": by_metadata, "detection": by_detection, "memory": memory, "workers": workers}
     figures: dict[str, Any] = {"cpus": os.cpu_count(), "machine": platform.machine(), "rounds": options.rounds}
     for part in options.part or PARTS:
-        load = [os.getloadavg()[0]]
-        rows = measures[part](options)
-        load.append(os.getloadavg()[0])
-        figures[part] = {"load": load, "results": rows}
-        sys.stdout.write(table(part, rows, load))
+        before, rows, after = os.getloadavg()[0], measures[part](options), os.getloadavg()[0]
+        figures[part] = {"load": (before, after), "results": rows}
+        sys.stdout.write(table(part, rows, (before, after)))
         sys.stdout.flush()
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
