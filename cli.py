@@ -15,7 +15,7 @@ except ModuleNotFoundError:  # a Python other than the project's
         f"inkmotion must run in its own environment; got {sys.executable}. Use `make env` and .venv/bin/inkmotion."
     )
 
-from pipelines import data_commands
+from pipelines import data_commands, model_commands
 from pipelines.command_line import Commands, settings, show, store
 
 # torch's threads wait asleep: spinning starves whatever else runs
@@ -34,17 +34,15 @@ app = typer.Typer(
     help="Train and use image-animation GANs: from raw media to a registered model that runs anywhere.",
     epilog="Start with `inkmotion run` (all of it on the sample media) or `inkmotion doctor`.",
 )
-tracking = typer.Typer(no_args_is_help=True, help="What a training recorded, and its way to MLflow.")
-registry = typer.Typer(no_args_is_help=True, help="Model versions.")
 app.add_typer(data_commands.datasets, name="datasets", rich_help_panel="Data")
 app.add_typer(data_commands.weights, name="weights", rich_help_panel="This machine")
-app.add_typer(tracking, name="tracking", rich_help_panel="Models and runs")
-app.add_typer(registry, name="registry", rich_help_panel="Models and runs")
+app.add_typer(model_commands.models)
+app.add_typer(model_commands.tracking, name="tracking", rich_help_panel=model_commands.PANEL)
+app.add_typer(model_commands.registry, name="registry", rich_help_panel=model_commands.PANEL)
 
 DATASET = typer.Argument(help="A name in `datasets` of params.yaml.", metavar="DATASET")
 EXPERIMENT = typer.Argument(help="A name in `experiments` of params.yaml.", metavar="EXPERIMENT")
-VERSION = typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.", metavar="MODEL")
-STAGES, DATA, MODELS, MACHINE = "Stages", "Data", "Models and runs", "This machine"
+STAGES, DATA, MACHINE = "Stages", "Data", "This machine"
 
 
 @app.callback()
@@ -197,7 +195,7 @@ def train(
 
 @app.command(rich_help_panel=STAGES)
 def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
-    """Reconstruct the test split: L1 beside copy-source, and pictures.
+    """Reconstruct the test split: L1, AKD, MKR and AED beside copy-source, and pictures.
 
     Example: `inkmotion evaluate fomm-faces`.
     """
@@ -218,6 +216,19 @@ def register(name: Annotated[str, EXPERIMENT]) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def table(
+    name: Annotated[str, typer.Argument(help="A folder of papers/, as presets.", metavar="PAPER")],
+) -> None:
+    """Write a paper's tables: measured figures of all rows, over their seeds, beside the published ones.
+
+    Example: `inkmotion table presets`, after `inkmotion run papers/presets/dvc.yaml` has trained the rows.
+    """
+    from pipelines.tables import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make reports/index.html: one self-contained page of everything that ran."""
     from pipelines.report import run as stage
@@ -226,44 +237,26 @@ def report() -> None:
     typer.echo(stage(params, paths))
 
 
-@app.command(rich_help_panel=MODELS)
-def promote(name: Annotated[str, typer.Argument(help="A registered model's name.", metavar="NAME")]) -> None:
-    """Let `champion` follow `candidate`, if its metric is better on the same data.
-
-    Example: `inkmotion promote fomm-faces`.
-    """
-    from pipelines.registry import promote as decide
-
-    typer.echo(decide(name, *settings()).sentence)
-
-
-@app.command(rich_help_panel=MODELS)
-def lineage(uri: Annotated[str, VERSION]) -> None:
-    """What made a model version: code, data, settings, metrics.
-
-    Example: `inkmotion lineage models:/fomm-faces@champion`.
-    """
-    import json
-
-    from pipelines.registry import lineage as trace
-
-    typer.echo(json.dumps(trace(uri, *settings()), indent=2))
-
-
 @app.command(rich_help_panel=STAGES)
 def animate(
     model: Annotated[str | None, typer.Option(help="A model version.", metavar="models:/NAME@ALIAS")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="In place of --model: a checkpoint's folder.")] = None,
-    source: Annotated[Path | None, typer.Option(help="The picture (or a video, whose first frame is taken).")] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="The picture (or a video, whose first frame is taken); give it again for more."),
+    ] = None,
     driving: Annotated[Path | None, typer.Option(help="The video that moves it.")] = None,
     out: Annotated[Path, typer.Option(help="What to write: .gif or .mp4 (keeps the driving video's sound).")] = Path(
         "animation.gif"
     ),
-    relative: Annotated[bool, typer.Option("--relative/--absolute", help="Transfer movement, or poses.")] = True,
+    mode: Annotated[
+        str, typer.Option(help="relative: its movement; absolute: its keypoints; avd: its pose, the source's shape.")
+    ] = "relative",
     adapt_scale: Annotated[bool, typer.Option("--adapt-scale", help="Fit movement to the source's size.")] = False,
     find_best_frame: Annotated[
         bool, typer.Option("--best-frame/--first-frame", help="Reference: the nearest pose, or the first frame.")
     ] = True,
+    smooth: Annotated[float, typer.Option(min=0, max=100, help="Smooth the movement over so many frames.")] = 0.0,
     crop: Annotated[bool, typer.Option("--crop/--no-crop", help="Cut out the face, or take the middle.")] = True,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source and driving frame too.")] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
@@ -273,88 +266,31 @@ def animate(
     """Move a picture with a video.
 
     Examples: `inkmotion animate --model models:/fomm-faces@champion --source me.jpg --driving dance.mp4 --out me.gif`,
-    `inkmotion animate --checkpoint data/trained/fomm-faces --source a.png --driving b.mp4 --out c.mp4 --absolute`.
+    `inkmotion animate --checkpoint data/trained/fomm-faces --source a.png --driving b.mp4 --out c.mp4 --mode absolute`.
+    With several sources, `--out me.gif` names the files `me-SOURCE.gif`.
     """
     from pipelines import animate as animating
 
     if stage is not None:
         return show(animating.run(stage, *settings()))
-    if source is None or driving is None:
+    if mode not in ("relative", "absolute", "avd"):
+        raise typer.BadParameter(f"must be relative, absolute or avd; got {mode}.", param_hint="--mode")
+    if not source or driving is None:
         raise typer.BadParameter("--source and --driving must be given (and --model or --checkpoint).")
     options = animating.AnimateOptions(
-        relative=relative,
+        mode=mode,  # type: ignore[arg-type]
         adapt_scale=adapt_scale,
         find_best_frame=find_best_frame,
+        smoothing=smooth,
         crop=crop,
         max_frames=max_frames,
         side_by_side=side_by_side,
     )
-    animating.check_outputs([out], inputs=(source, driving))
+    animating.check_outputs(animating.named(out, source), inputs=(*source, driving))
     params, paths = store()
     name, engine = animating.open_engine(params, paths, model=model, checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
-    return show(animating.animate(engine, source, driving, [out], options=options, model=name))
-
-
-@app.command(rich_help_panel=MODELS)
-def compare(
-    first: Annotated[str, typer.Argument(help="A run, an experiment (its newest run), NAME/VERSION or models:/...")],
-    second: Annotated[str, typer.Argument(help="Likewise.")],
-) -> None:
-    """Show two runs or model versions side by side: settings that differ, figures.
-
-    Examples: `inkmotion compare fomm-faces fomm-faces-seed1`, `inkmotion compare fomm-faces/1 fomm-faces/2`.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    from pipelines.compare import compare as put_side_by_side
-
-    found = put_side_by_side(first, second, *store())
-    table = Table("", *found.names, box=None)
-    for key, left, right in found.settings:
-        table.add_row(key, left, right)
-    for key, *figures in found.figures:
-        table.add_row(key, *("-" if figure is None else f"{figure:.6g}" for figure in figures))
-    Console().print(table)
-
-
-@app.command(rich_help_panel=MODELS)
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="On loopback.")] = 5000) -> None:
-    """Open MLflow's page on the project's store; Ctrl-C ends it."""
-    from pipelines import ui as page
-
-    params, paths = settings()
-    typer.echo(f"MLflow: {page.address(params, paths, port=port)}")
-    raise typer.Exit(page.serve(params, paths, port=port))
-
-
-@tracking.command("flush")
-def flush() -> None:
-    """Send what could not be sent while the MLflow server was away. Run it as often as you like."""
-    from pipelines.registry import store_of
-    from training.tracking.mlflow import flush_all
-
-    params, paths = store()
-    place = store_of(params, paths)
-    done = flush_all(paths.run(""), place.uri, timeout_s=place.timeout_s)
-    typer.echo(f"{done.runs} runs: {done.sent} records sent, {done.waiting} waiting.")
-    for problem in done.problems:
-        typer.echo(problem, err=True)
-    raise typer.Exit(1 if done.problems else 0)
-
-
-@registry.command("move")
-def move(to: Annotated[str, typer.Option(help="The server's address.", metavar="http://HOST:PORT")]) -> None:
-    """Copy every model version to a server: files, aliases, tags, source runs, same version numbers.
-
-    Example: `inkmotion registry move --to http://mlflow:5000`.
-    """
-    from pipelines.moving import move as move_all
-    from pipelines.registry import Store, store_of
-
-    params, paths = store()
-    moved = move_all(store_of(params, paths), Store(uri=to))
-    typer.echo(f"Moved {moved.versions} versions of {moved.models} new models, with {moved.runs} runs.")
+    for made in animating.animate(engine, source, driving, out, options=options, model=name):
+        show(made)
 
 
 @app.command(rich_help_panel=MACHINE)
@@ -402,15 +338,6 @@ def clean(
     if yes or typer.confirm("Remove these?"):
         cleaning.remove(places)
         typer.echo(f"Removed {sum(place.num_bytes for place in places) / 1e6:.1f} MB.")
-
-
-@app.command("models", rich_help_panel=MODELS)
-def list_models() -> None:
-    """List the presets that an experiment can name."""
-    from models.catalog import MODELS as presets
-
-    for name, spec in presets.items():
-        typer.echo(f"{name:16} {spec.summary}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The catalogue of models: a plain dict from a preset's name to what builds and trains it."""
+"""The catalogue of models: plain dicts from a preset's name to what builds and trains it, and to published settings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,162 @@ class ModelSpec:
     """Options of the networks' configuration that differ from its defaults."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Options of the training's configuration that differ from its defaults."""
+    base: str | None = None
+    """The preset that a paper's variant improves: published settings lie over the base's options, and under its own."""
     summary: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedSettings:
+    """With what a model was published for a data set; laid over the preset, under the profile."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+_MOTION: dict[str, Any] = {"build": "models.motion.networks:build", "recipe": "training.recipes.motion:build"}
+_ARTICULATED: dict[str, Any] = {
+    "motion": "articulated",
+    "background": "affine",
+    "heat_map_padding": 3,
+    "generator_skips": True,
+    "discriminator": False,
+    "avd": True,
+}
+_JAM: dict[str, Any] = {
+    **_ARTICULATED,
+    "hourglass_attention": "scse",
+    "hourglass_residual": True,
+    "generator_attention": "scse",
+    "generator_residual": True,
+    "generator_dilations": (1, 2, 4, 1, 2, 4),
+}
 MODELS: dict[str, ModelSpec] = {
     "fomm": ModelSpec(
-        build="models.motion.networks:build",
-        recipe="training.recipes.motion:build",
+        **_MOTION,
         summary="First Order Motion Model (NeurIPS 2019), as published for VoxCeleb at 256 px",
     ),
+    "articulated": ModelSpec(
+        **_MOTION,
+        model=_ARTICULATED,
+        summary="Articulated Animation (CVPR 2021): regions with axes, background motion, AVD",
+    ),
+    "dcf": ModelSpec(
+        **_MOTION,
+        model={
+            "hourglass_attention": "channel",
+            "output_activation": "tanh",
+            "discriminator_norm": "multi",
+            "discriminator_head": "dual-channel-fusion",
+        },
+        train={"losses": {"gan": "hinge"}},
+        base="fomm",
+        summary="Dual-Channel Fusion: FOMM with channel attention, tanh, multi-norm, fusion head, hinge loss",
+    ),
+    "jam": ModelSpec(
+        **_MOTION,
+        model=_JAM,
+        base="articulated",
+        summary="Joint Attention: AA with scSE decoders, residual U-Nets, a dilated scSE generator, at AA's widths",
+    ),
+    "jam-slim": ModelSpec(
+        **_MOTION,
+        model={**_JAM, "width": 0.625},
+        base="articulated",
+        summary="Joint Attention at 5/8 of the widths, the most that stays under AA's parameters",
+    ),
+    "cbam-mso": ModelSpec(
+        **_MOTION,
+        model={"flow_attention": "max-cbam", "occlusion": "multi-scale"},
+        base="fomm",
+        summary="CBAM and Multi-Scale Occlusion: FOMM with attention on the flow features, three occlusion maps",
+    ),
 }
+
+
+def own_options(preset: str) -> PublishedSettings:
+    """What a paper's variant changes of its base; nothing for a base itself."""
+    spec = MODELS[preset]
+    if spec.base is None:
+        return PublishedSettings()
+    base = MODELS[spec.base].model
+    model = {key: value for key, value in spec.model.items() if key not in base or base[key] != value}
+    return PublishedSettings(model=model, train=spec.train)
+
+
+_JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
+_CARTOON_JITTER = {"hue": 0.5, "resize": (0.9, 1.1)}
+
+
+def _fomm(
+    *, epochs: int, repeats: int, batch_size: int, model: Mapping[str, Any], train: Mapping[str, Any]
+) -> PublishedSettings:
+    schedule = {"max_epochs": epochs, "num_repeats": repeats, "batch_size": batch_size}
+    return PublishedSettings(model=model, train={"milestone_epochs": (60, 90), **schedule, **train})
+
+
+def _articulated(
+    *, repeats: int, avd_repeats: int, model: Mapping[str, Any], train: Mapping[str, Any]
+) -> PublishedSettings:
+    avd = {"max_epochs": 30, "milestone_epochs": (20, 25), "num_repeats": avd_repeats}
+    schedule = {"max_epochs": 100, "milestone_epochs": (60, 90), "num_repeats": repeats, "batch_size": 14, "avd": avd}
+    return PublishedSettings(model=model, train={**schedule, **train})
+
+
+_BY_IDENTITY = {"id_sampling": True, "augment": _JITTER}
+_ADVERSARIAL = {"losses": {"gan": "lsgan"}, "milestone_epochs": ()}
+_NO_PADDING = {"heat_map_padding": 0}
+_SEES_KEYPOINTS = {"discriminator_norm": "instance", "discriminator_keypoints": True}
+
+PUBLISHED: dict[str, dict[str, PublishedSettings]] = {
+    "vox": {
+        "first-order": _fomm(epochs=100, repeats=75, batch_size=40, model={}, train=_BY_IDENTITY),
+        "articulated": _articulated(repeats=75, avd_repeats=2000, model={}, train=_BY_IDENTITY),
+    },
+    "vox-adv": {
+        "first-order": _fomm(
+            epochs=150, repeats=75, batch_size=36, model=_SEES_KEYPOINTS, train={**_BY_IDENTITY, **_ADVERSARIAL}
+        ),
+    },
+    "taichi": {
+        "first-order": _fomm(
+            epochs=100, repeats=150, batch_size=30, model={"discriminator_norm": "instance"}, train=_BY_IDENTITY
+        ),
+        "articulated": _articulated(repeats=150, avd_repeats=150, model=_NO_PADDING, train=_BY_IDENTITY),
+    },
+    "taichi-adv": {
+        "first-order": _fomm(
+            epochs=150,
+            repeats=150,
+            batch_size=27,
+            model=_SEES_KEYPOINTS,
+            train={**_BY_IDENTITY, **_ADVERSARIAL, "lr_keypoint_detector": 0.0},
+        ),
+    },
+    "mgif": {
+        "first-order": _fomm(
+            epochs=100,
+            repeats=25,
+            batch_size=36,
+            model={"single_jacobian_map": True},
+            train={"augment": _CARTOON_JITTER, "losses": {"gan": "lsgan"}},
+        ),
+        "articulated": _articulated(
+            repeats=50, avd_repeats=50, model={"background": "none", **_NO_PADDING}, train={"augment": _CARTOON_JITTER}
+        ),
+    },
+    "fashion": {
+        "first-order": _fomm(
+            epochs=100,
+            repeats=50,
+            batch_size=27,
+            model={"discriminator_norm": "instance"},
+            train={"augment": {"hue": 0.1}, "losses": {"gan": "lsgan"}},
+        ),
+    },
+}
+"""Name of a data set's published settings -> kind of motion -> what they are (public configurations, 256 px).
+
+``vox-adv`` and ``taichi-adv`` go on from the models without a discriminator (``init_from``). What a paper leaves out is
+its base model's.
+"""

@@ -7,35 +7,57 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, must
+from models.export_parts import joined
+from models.motion.avd import AvdNetwork
 from models.motion.config import MotionConfig
-from models.motion.generator import Generator
-from models.motion.keypoints import KeypointDetector, Keypoints
+from models.motion.generator import EncodedSource, Generator
+from models.motion.keypoints import Detector, Keypoints
 
-INPUTS = ("source", "driving", "motion_value", "motion_jacobian")
-OUTPUTS = ("keypoint_value", "keypoint_jacobian", "prediction")
+if TYPE_CHECKING:
+    from onnxscript import ir
+
+Tensors = tuple[Tensor, ...]
 
 
 def export_motion(networks: Mapping[str, nn.Module], config: MotionConfig, path: Path, *, opset: int = 20) -> None:
-    """Write detector and generator as one graph, in one file.
+    """Write detector, generator and AVD network as the parts of one graph, in one file.
 
-    Inputs, float32: ``source`` (1, 3, S, S) and ``driving`` (frames, 3, S, S), both in [0, 1]; ``motion_value``
-    (moves, K, 2); ``motion_jacobian`` (moves, K, 2, 2). Outputs: ``keypoint_value`` (frames, K, 2) and
-    ``keypoint_jacobian`` (frames, K, 2, 2) of ``driving``; ``prediction`` (moves, 3, S, S) in [0, 1], the source moved
-    from its own keypoints to the given ones. The source is encoded once, however many moves there are.
+    The input ``part``, an int64 scalar, says which part is computed; the others cost nothing, and give empty outputs.
+    All other ports are float32; images are in [0, 1]. S is the frame's size, K the number of keypoints.
 
-    The two halves share no input: a consumer that asks for one half's outputs with the run option
-    ``only_execute_path_to_fetches`` pays for that half alone, and may feed anything of size 1 to the other's inputs.
-    Without Jacobians in the configuration, theirs are the identity, and ``motion_jacobian`` is ignored.
+    ==========  ==========================================  =========================================================
+    part        inputs                                      outputs
+    ==========  ==========================================  =========================================================
+    0 detect    ``driving`` (frames, 3, S, S)               ``keypoint_value`` (frames, K, 2), ``keypoint_jacobian``
+                                                            (frames, K, 2, 2)
+    1 encode    ``source`` (1, 3, S, S)                     ``encoded_*``: what the generator computes from it alone
+    2 render    ``source``, ``source_*``,                   ``prediction`` (moves, 3, S, S): the source moved from
+                ``motion_value`` (moves, K, 2),             its own keypoints to the given ones
+                ``motion_jacobian`` (moves, K, 2, 2)
+    3 avd       ``source_*``, ``motion_*``                  ``avd_value``, ``avd_jacobian``, ``avd_covariance``: the
+                                                            source's shape in the given pose
+    ==========  ==========================================  =========================================================
+
+    Regions have ``keypoint_covariance`` and ``motion_covariance`` (., K, 2, 2) besides; their Jacobians are their axes.
+    The inputs ``source_NAME`` take what part 0 finds in the source (``keypoint_NAME``) and what part 1 makes of it
+    (``encoded_NAME``), so that a source is encoded once, however many calls its frames are spread over. Every input is
+    to be fed; those of other parts by anything of their shape. Without Jacobians in the configuration, theirs are the
+    identity, and ``motion_jacobian`` and ``source_jacobian`` are ignored.
+
+    Parts are branches, because ONNX Runtime computes every output of a graph, asked for or not.
 
     Args:
-        networks: ``generator`` and ``keypoint_detector``; left in the mode and on the device where they are.
+        networks: ``generator``, ``keypoint_detector`` and, if it shall go along, ``avd``; left in the mode and on the
+            device where they are. Others are left out.
         config: the networks' configuration.
         path: the file to write, atomically.
         opset: version of ONNX's operator set, 20 or later.
@@ -43,78 +65,154 @@ def export_motion(networks: Mapping[str, nn.Module], config: MotionConfig, path:
     Raises:
         CheckpointError: a network is missing or of another family.
     """
-    detector, generator = networks.get("keypoint_detector"), networks.get("generator")
-    if not (isinstance(detector, KeypointDetector) and isinstance(generator, Generator)):
+    detector, generator, avd = _checked(networks)
+    given = [network for network in (detector, generator, avd) if network is not None]
+    with _evaluating(given), _quiet():
+        graphs = [_exported(part, opset) for part in _parts(detector, generator, avd, config)]
+        _publish(joined(graphs, opset), path)
+
+
+def _checked(networks: Mapping[str, nn.Module]) -> tuple[Detector, Generator, AvdNetwork | None]:
+    detector, generator, avd = (networks.get(name) for name in ("keypoint_detector", "generator", "avd"))
+    is_whole = isinstance(detector, Detector) and isinstance(generator, Generator)
+    if not is_whole or not (avd is None or isinstance(avd, AvdNetwork)):
         got = {name: type(network).__name__ for name, network in networks.items()}
         raise CheckpointError(must("the networks to export", "hold a motion generator and keypoint detector", got))
-    graph = _MotionGraph(detector, generator)
-    device = next(generator.parameters()).device
-    with _evaluating(detector, generator), _quiet():
-        program = torch.onnx.export(
-            graph,
-            kwargs=_examples(config, device),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=_dynamic_shapes(),
-            opset_version=opset,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        assert program is not None, "the dynamo exporter returns its program"
-        _forget_origins(program)
-        _publish(program, path)
+    return detector, generator, avd  # type: ignore[return-value]
 
 
-class _MotionGraph(nn.Module):
-    """What the exported graph computes."""
-
-    def __init__(self, detector: KeypointDetector, generator: Generator) -> None:
+class _Detect(nn.Module):
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+
+    def forward(self, driving: Tensor) -> Tensors:
+        """Keypoints with Jacobians, which are the identity where the networks estimate none."""
+        found: Keypoints = self.detector(driving)
+        frames, num_keypoints, _ = found.value.shape
+        if found.jacobian is None:
+            found = found._replace(jacobian=torch.eye(2, device=driving.device).repeat(frames, num_keypoints, 1, 1))
+        return _present(found)
+
+
+class _Encode(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
         self.generator = generator
 
-    def forward(
-        self, source: Tensor, driving: Tensor, motion_value: Tensor, motion_jacobian: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs and outputs are described in `export_motion`."""
-        found: Keypoints = self.detector(driving)
-        still: Keypoints = self.detector(source)
-        moves = motion_value.shape[0]
-        turned = still.jacobian is not None
-        generated = self.generator.decode(
-            self.generator.encode(source).expand(moves),
-            source_keypoints=still.expand(moves),
-            driving_keypoints=Keypoints(motion_value, motion_jacobian if turned else None),
-        )
-        return found.value, _or_identity(found), generated.prediction
+    def forward(self, source: Tensor) -> Tensors:
+        """The small frame and the features."""
+        encoded = self.generator.encode(source)
+        return (encoded.small, *encoded.features)
 
 
-def _or_identity(keypoints: Keypoints) -> Tensor:
-    if keypoints.jacobian is not None:
-        return keypoints.jacobian
-    frames, num_keypoints, _ = keypoints.value.shape
-    return torch.eye(2, device=keypoints.value.device).expand(frames, num_keypoints, 2, 2).clone()
+class _Render(nn.Module):
+    def __init__(self, generator: Generator, *, is_turned: bool) -> None:
+        super().__init__()
+        self.generator = generator
+        self.is_turned = is_turned
+
+    def forward(self, source: Tensor, encoded: Tensors, still: Tensors, motion: Tensors) -> Tensor:
+        """The prediction."""
+        moves = motion[0].shape[0]
+        prediction: Tensor = self.generator.decode(
+            EncodedSource(source, encoded[0], encoded[1:]).expand(moves),
+            source_keypoints=self._keypoints(still).expand(moves),
+            driving_keypoints=self._keypoints(motion),
+        ).prediction
+        return prediction
+
+    def _keypoints(self, parts: Tensors) -> Keypoints:
+        return Keypoints(*parts) if self.is_turned else Keypoints(parts[0], None)
 
 
-def _examples(config: MotionConfig, device: torch.device) -> dict[str, Tensor]:
-    """Inputs of sizes that differ from each other and from 1, which the tracer would take for constants."""
-    size, num_keypoints = config.size_px, config.num_keypoints
-    return {
-        "source": torch.rand(1, 3, size, size, device=device),
-        "driving": torch.rand(3, 3, size, size, device=device),
-        "motion_value": torch.rand(2, num_keypoints, 2, device=device),
-        "motion_jacobian": torch.eye(2, device=device).repeat(2, num_keypoints, 1, 1),
-    }
+class _Disentangle(nn.Module):
+    def __init__(self, avd: AvdNetwork) -> None:
+        super().__init__()
+        self.avd = avd
+
+    def forward(self, still: Tensors, motion: Tensors) -> Tensors:
+        """Regions of the source's shape in the given pose."""
+        return _present(self.avd(Keypoints(*still).expand(motion[0].shape[0]), Keypoints(*motion)))
 
 
-def _dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:
+def _present(keypoints: Keypoints) -> Tensors:
+    return tuple(part for part in keypoints if part is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What is exported as one branch, with examples of sizes that a tracer does not take for constants (0 and 1)."""
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    examples: tuple[Any, ...]
+    dynamic_shapes: tuple[Any, ...]
+
+
+def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, config: MotionConfig) -> Iterator[_Part]:
+    device, size = next(generator.parameters()).device, config.size_px
     frames, moves = torch.export.Dim("frames", min=1), torch.export.Dim("moves", min=1)
-    return {"source": {}, "driving": {0: frames}, "motion_value": {0: moves}, "motion_jacobian": {0: moves}}
+    driving = torch.rand(2, 3, size, size, device=device)
+    source, detect, encode = driving[:1], _Detect(detector), _Encode(generator)
+    motion, encoded = detect(driving), encode(source)
+    still = tuple(part[:1] for part in motion)
+    parts = Keypoints._fields[: len(motion)]
+    kept = ("small", *(f"features_{i}" for i in range(len(encoded) - 1)))
+    from_source = tuple(f"source_{name}" for name in parts)
+    moved = tuple(f"motion_{name}" for name in parts)
+    fixed: dict[int, Any] = {}
+    still_shapes, motion_shapes = (fixed,) * len(still), ({0: moves},) * len(motion)
+    yield _Part(
+        module=detect,
+        inputs=("driving",),
+        outputs=tuple(f"keypoint_{name}" for name in parts),
+        examples=(driving,),
+        dynamic_shapes=({0: frames},),
+    )
+    yield _Part(
+        module=encode,
+        inputs=("source",),
+        outputs=tuple(f"encoded_{name}" for name in kept),
+        examples=(source,),
+        dynamic_shapes=(fixed,),
+    )
+    yield _Part(
+        module=_Render(generator, is_turned=config.estimate_jacobian),
+        inputs=("source", *(f"source_{name}" for name in kept), *from_source, *moved),
+        outputs=("prediction",),
+        examples=(source, encoded, still, motion),
+        dynamic_shapes=(fixed, (fixed,) * len(encoded), still_shapes, motion_shapes),
+    )
+    if avd is not None:
+        yield _Part(
+            module=_Disentangle(avd),
+            inputs=(*from_source, *moved),
+            outputs=tuple(f"avd_{name}" for name in parts),
+            examples=(still, motion),
+            dynamic_shapes=(still_shapes, motion_shapes),
+        )
+
+
+def _exported(part: _Part, opset: int) -> ir.Model:
+    program = torch.onnx.export(
+        part.module.eval(),
+        args=part.examples,
+        input_names=list(part.inputs),
+        output_names=list(part.outputs),
+        dynamic_shapes=part.dynamic_shapes,
+        opset_version=opset,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None, "the dynamo exporter returns its program"
+    return program.model
 
 
 @contextlib.contextmanager
-def _evaluating(*networks: nn.Module) -> Iterator[None]:
+def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
     """Eval mode inside, and each network's own mode again after."""
     modes = [network.training for network in networks]
     try:
@@ -143,22 +241,14 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _forget_origins(program: torch.onnx.ONNXProgram) -> None:
-    """Take out what the exporter notes about each node: stack traces, with this machine's paths in them."""
-    for graph in program.model.graphs():
-        graph.metadata_props.clear()
-        for node in graph:
-            node.metadata_props.clear()
-            for value in node.outputs:
-                value.metadata_props.clear()
-
-
-def _publish(program: torch.onnx.ONNXProgram, path: Path) -> None:
+def _publish(model: ir.Model, path: Path) -> None:
     """Write beside a possible older file, which stays whole until the new one is."""
+    from onnxscript import ir
+
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        program.save(str(unfinished), external_data=False)
+        ir.save(model, unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,55 +1,52 @@
-"""Moves a picture with a video: keypoints of both, the motion transferred, the frames rendered and written."""
+"""Moves pictures with a video: keypoints of both, the motion transferred, frames rendered and written as they come."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
-
-from models.errors import EnvironmentProblem, ParamsError, Problem, must
-from pipelines import framing, registry, strips
+from models.errors import EnvironmentProblem, ParamsError, Problem, check, must
+from pipelines import framing, registry, transfer
+from pipelines.animate_show import Keeper, Shower, check_gifs, writer_of
 from pipelines.engines import Device, Engine, from_checkpoint, from_version
-from pipelines.framing import Framed
+from pipelines.framing import Picture
 from pipelines.params import AnimationConfig, Params
-from pipelines.progress import bar
-from pipelines.served.motion import Motion, best_frame, transfer
+from pipelines.sinks import writing
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report
-from preprocessing.video import write_gif, write_video
+from pipelines.transfer import Driving, Mode
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".gif", ".mp4")
-RENDER_AT_ONCE = 32
-SHOWN_PX = 256
-"""Smallest side of a panel: what a small model makes is enlarged to it, or nobody sees anything."""
-PANEL_GAP_PX = 6
-STRIP_FRAMES = 6
-WEBP_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnimateOptions:
     """How a picture is moved and shown."""
 
-    relative: bool = True
-    """Transfer the driving video's movement since its reference frame; false: its absolute keypoints."""
+    mode: Mode = "relative"
+    """``relative``: the driving video's movement since its reference frame; ``absolute``: its keypoints as they are;
+    ``avd``: the source's shape in the driving pose, of models with an AVD network."""
     adapt_scale: bool = False
-    """Relative motion scaled by the ratio of the keypoints' convex hulls."""
+    """Relative motion scaled by the ratio of the keypoints' convex hulls; regions always are."""
     find_best_frame: bool = True
-    """Reference frame: the one whose pose is nearest the source's; false: the first."""
+    """Reference frame of relative motion: the one whose pose is nearest the source's; false: the first."""
+    smoothing: float = 0.0
+    """Standard deviation, in frames, of a Gaussian over the driving keypoints in time; 0: none."""
     crop: bool = True
     """Cut the face out of picture and video; where none is found the middle is taken."""
     max_frames: int | None = None
     side_by_side: bool = False
-    """Show source, driving frame and result beside each other, each at least `SHOWN_PX` wide."""
+    """Show source, driving frame and result beside each other, each at least `animate_show.SHOWN_PX` wide."""
     keep_audio: bool = True
     """An mp4 keeps the driving video's sound."""
+
+    def __post_init__(self) -> None:
+        check(smoothing_rule(self.smoothing))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +58,11 @@ class AnimateReport:
     outputs: tuple[str, ...]
     model: str
     """Where the networks came from: a model version or a checkpoint."""
-    motion: Literal["relative", "absolute"]
+    motion: Mode
     adapt_scale: bool
+    smoothing: float
     reference_frame: int
-    """Position of the driving frame that counts as the source's pose; 0 with absolute motion."""
+    """Position of the driving frame that counts as the source's pose; 0 unless motion is relative."""
     framing_source: framing.Framing
     """``face``, or ``centre`` when no face was looked for or found."""
     framing_driving: framing.Framing
@@ -74,144 +72,182 @@ class AnimateReport:
     has_audio: bool
     seconds: float
     rendered_frames_per_s: float
+    """Frames over the networks' time, keypoints included."""
     note: str
     """What the reader should know, as a face that was not found; else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Animation:
-    """A picture in motion, in memory."""
+class Opened:
+    """Everything read and looked over, before a frame is rendered."""
 
-    source: Framed
-    driving: Framed
-    result: np.ndarray
-    """uint8, (N, S, S, 3)."""
-    reference_frame: int
-    render_s: float
+    pictures: tuple[Picture, ...]
+    driving: Driving
+    options: AnimateOptions
 
 
 def run(name: str, params: Params, paths: Paths) -> AnimateReport:
-    """Make one animation of params.yaml with the experiment's registered model: GIF, mp4 and a strip of pictures.
+    """Make one animation of params.yaml with the experiment's registered model: GIF, mp4, WebP and a strip of pictures.
 
     Raises:
-        ParamsError: the animation is unknown.
+        ParamsError: the animation is unknown, or its model has no AVD network for mode ``avd``.
         SourceError: its picture or video can't be used.
         TrackingError: the experiment has no registered model, or the registry is away.
     """
     config, target = params.animation(name), paths.report("animate", name)
-    options = stage_options(config)
     source, driving = paths.root / config.source, paths.root / config.driving
     with only_writer(target):
         model, engine = registered(config.experiment, params, paths)
         with fresh_folder(paths.pictures("animate", name)) as making:
             outs = [making / f"{name}{suffix}" for suffix in SUFFIXES]
-            report, made = _animate(engine, source, driving, outs, options=options, model=model)
-            _write_strip(making / "strip.png", made)
-            _write_webp(making / f"{name}.webp", made)
-        folder = f"reports/animate/{name}"
-        report = replace(
-            report,
-            source=config.source,
-            driving=config.driving,
-            outputs=tuple(f"{folder}/{out.name}" for out in outs),
-        )
+            opened = open_all(engine, [source], driving, outs, options=stage_options(config))
+            keeper = Keeper(opened.pictures[0].frame, opened.driving.num_frames)
+            report = _make(engine, opened, 0, outs, keeper=keeper)
+            keeper.write_strip(making / "strip.png")
+            keeper.write_webp(making / f"{name}.webp", fps=report.fps)
+        outputs = tuple(f"reports/animate/{name}/{out.name}" for out in outs)
+        report = replace(report, source=config.source, driving=config.driving, outputs=outputs, model=model)
         write_report(target, report)
     return report
 
 
 def animate(
-    engine: Engine, source: Path, driving: Path, outs: Sequence[Path], *, options: AnimateOptions, model: str = ""
-) -> AnimateReport:
-    """Move a picture with a video and write the result.
+    engine: Engine, sources: Sequence[Path], driving: Path, out: Path, *, options: AnimateOptions, model: str = ""
+) -> list[AnimateReport]:
+    """Move pictures with a video and write what comes out, in memory that does not grow with the video.
+
+    The driving keypoints are found once, and each source is encoded once.
 
     Args:
         engine: of a model version (`MotionSession`) or a checkpoint (`pipelines.engines.TorchSession`).
-        source: a picture of any size, or a video whose first frame is taken.
+        sources: pictures of any size, or videos whose first frame is taken.
         driving: a video, GIF or picture of any size.
-        outs: files to write, ``.gif`` or ``.mp4``; each appears whole or not at all.
-        options: how to move and show it.
-        model: named in the report.
+        out: the file to write, ``.gif`` or ``.mp4``; each appears whole or not at all. Of several sources see `named`.
+        options: how to move and show them.
+        model: named in the reports.
+
+    Returns:
+        A report for each source.
 
     Raises:
-        ParamsError: an output of another kind, or one that is also an input.
-        SourceError: the picture or the video can't be used; existing outputs stay as they are.
+        ParamsError: an output of another kind, too long for a GIF, or also an input; a mode that the model can't do.
+        SourceError: a picture or the video can't be used; existing outputs stay as they are.
         EnvironmentProblem: the output's folder can't be written.
     """
-    return _animate(engine, source, driving, outs, options=options, model=model)[0]
+    outs = named(out, sources)
+    check_outputs(outs, inputs=(*sources, driving))
+    opened = open_all(engine, sources, driving, outs, options=options)
+    reports = [_make(engine, opened, place, [target]) for place, target in enumerate(outs)]
+    pairs = zip(reports, sources, strict=True)
+    return [replace(report, source=str(source), driving=str(driving), model=model) for report, source in pairs]
 
 
-def _animate(
-    engine: Engine, source: Path, driving: Path, outs: Sequence[Path], *, options: AnimateOptions, model: str
-) -> tuple[AnimateReport, Animation]:
-    started_s = time.perf_counter()
-    check_outputs(outs, inputs=(source, driving))
-    made = compute(engine, source, driving, options=options)
-    for out in outs:
-        _write(out, made, options, audio_from=driving)
-    report = AnimateReport(
-        source=str(source),
-        driving=str(driving),
-        outputs=tuple(map(str, outs)),
-        model=model,
-        motion="relative" if options.relative else "absolute",
-        adapt_scale=options.adapt_scale,
-        reference_frame=made.reference_frame,
-        framing_source=made.source.framing,
-        framing_driving=made.driving.framing,
-        num_frames=len(made.result),
-        fps=made.driving.fps,
-        size_px=engine.size_px,
-        has_audio=made.driving.has_audio and options.keep_audio and any(out.suffix.lower() == ".mp4" for out in outs),
-        seconds=round(time.perf_counter() - started_s, 3),
-        rendered_frames_per_s=round(len(made.result) / max(made.render_s, 1e-9), 2),
-        note=_note(made, options),
-    )
-    logger.info("%d frames in %.1f s: %s", report.num_frames, report.seconds, ", ".join(out.name for out in outs))
-    return report, made
+def named(out: Path, sources: Sequence[Path]) -> list[Path]:
+    """``out`` itself for one source; for several ``OUT-SOURCE.SUFFIX``, equal names told apart by numbers."""
+    if len(sources) == 1:
+        return [out]
+    seen: Counter[str] = Counter()
+    made = []
+    for source in sources:
+        seen[source.stem] += 1
+        number = f"-{seen[source.stem]}" if seen[source.stem] > 1 else ""
+        made.append(out.with_name(f"{out.stem}-{source.stem}{number}{out.suffix}"))
+    return made
 
 
-def compute(engine: Engine, source: Path, driving: Path, *, options: AnimateOptions) -> Animation:
-    """Read, frame, transfer and render, without writing anything.
-
-    Raises:
-        SourceError: the picture or the video can't be used.
-    """
-    picture = framing.frame_picture(source, size_px=engine.size_px, crop=options.crop)
-    video = framing.frame_video(driving, size_px=engine.size_px, crop=options.crop, max_frames=options.max_frames)
-    before_s = time.perf_counter()
-    motion, reference = move(engine, picture.frames[0], video.frames, options=options)
-    result = np.empty_like(video.frames)
-    chunks = range(0, len(result), RENDER_AT_ONCE)
-    for start in bar(chunks, label="rendering", total=len(chunks)):
-        chosen = slice(start, start + RENDER_AT_ONCE)
-        part = Motion(motion.value[chosen], motion.jacobian[chosen])
-        result[chosen] = strips.as_bytes(engine.render(picture.frames[0], part))
-    render_s = time.perf_counter() - before_s
-    return Animation(source=picture, driving=video, result=result, reference_frame=reference, render_s=render_s)
-
-
-def move(engine: Engine, source: np.ndarray, driving: np.ndarray, *, options: AnimateOptions) -> tuple[Motion, int]:
-    """Keypoints that the source shall take, and the position of the reference frame.
+def open_all(
+    engine: Engine, sources: Sequence[Path], driving: Path, outs: Sequence[Path], *, options: AnimateOptions
+) -> Opened:
+    """Read the pictures and take the first pass over the driving video; whatever is wrong with them is found here.
 
     Args:
         engine: finds keypoints.
-        source: uint8, (S, S, 3).
-        driving: uint8, (N, S, S, 3).
-        options: relative or absolute, and how.
+        sources: pictures.
+        driving: the video.
+        outs: the files to be written.
+        options: how to move and show them.
+
+    Raises:
+        ParamsError: the video is too long for a GIF, or the model has no AVD network for mode ``avd``.
+        SourceError: a picture or the video can't be used.
     """
-    start, moved = engine.keypoints(source[None]), engine.keypoints(driving)
-    place = best_frame(start, moved) if options.relative and options.find_best_frame else 0
-    reference = Motion(moved.value[place : place + 1], moved.jacobian[place : place + 1])
-    wanted = transfer(start, moved, reference, relative=options.relative, adapt_scale=options.adapt_scale)
-    return wanted, place
+    transfer.check_mode(engine, options.mode)
+    pictures = tuple(framing.frame_picture(path, size_px=engine.size_px, crop=options.crop) for path in sources)
+    video = framing.frame_video(driving, size_px=engine.size_px, crop=options.crop, max_frames=options.max_frames)
+    shape = Shower(pictures[0].frame, is_wide=options.side_by_side).shape
+    check_gifs(outs, num_frames=video.num_frames, shape=shape)
+    seen = transfer.look_over(engine, video, smoothing=options.smoothing)
+    return Opened(pictures=pictures, driving=seen, options=options)
+
+
+def _make(
+    engine: Engine, opened: Opened, place: int, outs: Sequence[Path], *, keeper: Keeper | None = None
+) -> AnimateReport:
+    """Render one picture's animation into files; ``keeper`` sees everything that is shown."""
+    picture, driving, options = opened.pictures[place], opened.driving, opened.options
+    video, started_s, render_s = driving.video, time.perf_counter(), 0.0
+    plan = transfer.prepare(
+        engine,
+        picture.frame,
+        driving,
+        mode=options.mode,
+        adapt_scale=options.adapt_scale,
+        find_best_frame=options.find_best_frame,
+    )
+    shower = Shower(picture.frame, is_wide=options.side_by_side)
+    audio = video.path if options.keep_audio and video.has_audio else None
+    parts = transfer.render(engine, plan, driving, with_driving=options.side_by_side or keeper is not None)
+    with writing([(out, writer_of(out, fps=video.fps, audio_from=audio)) for out in outs]) as put:
+        for part in parts:
+            shown = shower.show(part)
+            put(shown)
+            render_s += part.render_s
+            if keeper is not None:
+                keeper.keep(part, shown)
+    report = AnimateReport(
+        source="",
+        driving="",
+        outputs=tuple(map(str, outs)),
+        model="",
+        motion=options.mode,
+        adapt_scale=options.adapt_scale,
+        smoothing=options.smoothing,
+        reference_frame=plan.reference,
+        framing_source=picture.framing,
+        framing_driving=video.framing,
+        num_frames=driving.num_frames,
+        fps=video.fps,
+        size_px=engine.size_px,
+        has_audio=audio is not None and any(out.suffix.lower() == ".mp4" for out in outs),
+        seconds=round(driving.seconds + time.perf_counter() - started_s, 3),
+        rendered_frames_per_s=round(driving.num_frames / max(render_s + driving.detect_s, 1e-9), 2),
+        note=" ".join(_notes(picture, driving, options)),
+    )
+    logger.info("%d frames in %.1f s: %s", report.num_frames, report.seconds, ", ".join(out.name for out in outs))
+    return report
+
+
+def _notes(picture: Picture, driving: Driving, options: AnimateOptions) -> Iterable[str]:
+    framings = {"source": picture.framing, "driving video": driving.video.framing}
+    missed = [name for name, found in framings.items() if options.crop and found != "face"]
+    if missed:
+        yield f"No face was found in the {' and the '.join(missed)}; the middle was taken."
+    if driving.num_frames == 1 and options.mode == "relative":
+        yield "The driving video has one frame, so there is no movement to transfer; try mode absolute."
+
+
+def smoothing_rule(width: float) -> tuple[bool, str, float, str]:
+    """The rule of `AnimateOptions.smoothing`, for `models.errors.check`."""
+    return 0 <= width <= 100, "smoothing", width, "lie in 0 to 100 frames"
 
 
 def stage_options(config: AnimationConfig) -> AnimateOptions:
     """The options of a stage: those of params.yaml, shown side by side."""
     return AnimateOptions(
-        relative=config.relative,
+        mode=config.mode,
         adapt_scale=config.adapt_scale,
         find_best_frame=config.find_best_frame,
+        smoothing=config.smoothing,
         crop=config.crop,
         max_frames=config.max_frames,
         side_by_side=True,
@@ -242,48 +278,6 @@ def check_outputs(outs: Sequence[Path], *, inputs: Sequence[Path] = ()) -> None:
         except OSError as error:
             got = error.strerror or str(error)
             raise EnvironmentProblem(must(str(out.parent), "be a folder that can be written", got)) from None
-
-
-def panels(made: Animation) -> Iterator[np.ndarray]:
-    """Source, driving frame and result beside each other, uint8 (H, W, 3) each, on white."""
-    side = max(SHOWN_PX, made.result.shape[1])
-    gap = np.full((side, PANEL_GAP_PX, 3), 255, dtype=np.uint8)
-    source = np.asarray(strips.enlarge(made.source.frames[0], side))
-    for driving, result in zip(made.driving.frames, made.result, strict=True):
-        shown = (np.asarray(strips.enlarge(frame, side)) for frame in (driving, result))
-        yield np.concatenate([source, gap, next(shown), gap, next(shown)], axis=1)
-
-
-def _write(out: Path, made: Animation, options: AnimateOptions, *, audio_from: Path) -> None:
-    frames = panels(made) if options.side_by_side else iter(made.result)
-    if out.suffix.lower() == ".gif":
-        write_gif(out, frames, fps=made.driving.fps)
-        return
-    audio = audio_from if options.keep_audio and made.driving.has_audio else None
-    write_video(out, frames, fps=made.driving.fps, audio_from=audio)
-
-
-def _write_strip(path: Path, made: Animation) -> None:
-    places = strips.spread(len(made.result), STRIP_FRAMES)
-    source = np.repeat(made.source.frames, len(places), axis=0)
-    rows = {"source": source, "driving": made.driving.frames[places], "result": made.result[places]}
-    strips.write_strip(path, rows, [f"frame {place}" for place in places])
-
-
-def _write_webp(path: Path, made: Animation) -> None:
-    """For pages: true colours at a tenth of the GIF's size."""
-    frames = [Image.fromarray(frame) for frame in panels(made)]
-    options: dict[str, Any] = {"duration": round(1000 / made.driving.fps), "loop": 0, "quality": WEBP_QUALITY}
-    frames[0].save(path, format="WEBP", save_all=True, append_images=frames[1:], **options)
-
-
-def _note(made: Animation, options: AnimateOptions) -> str:
-    if not options.crop:
-        return ""
-    missed = [
-        name for name, part in (("source", made.source), ("driving video", made.driving)) if part.framing != "face"
-    ]
-    return f"No face was found in the {' and the '.join(missed)}; the middle was taken." if missed else ""
 
 
 def registered(experiment: str, params: Params, paths: Paths) -> tuple[str, Engine]:

@@ -54,8 +54,8 @@ def settings() -> tuple[Any, Any]:
     from pipelines.params import load
     from pipelines.stage import Paths
 
-    paths = Paths()
-    return load(paths.root / "params.yaml"), paths
+    params = load(Paths().root / "params.yaml")
+    return params, Paths(apart=params.report_folders())
 
 
 def store() -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ def list_weights() -> None:
     from pipelines.weights import COLUMNS, listed
 
     table = Table(*COLUMNS, box=None)
-    for row in listed(Paths()):
+    for row in listed(Paths(), optional=True):
         table.add_row(*row)
     Console().print(table)
 

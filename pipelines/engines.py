@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from models.errors import CheckpointError, EnvironmentProblem, ShapeError, must
-from models.motion.generator import Generator
-from models.motion.keypoints import KeypointDetector, Keypoints
+from models.errors import CheckpointError, EnvironmentProblem, ParamsError, Problem, ShapeError, must
+from models.motion.avd import AvdNetwork
+from models.motion.background import BackgroundPredictor
+from models.motion.generator import EncodedSource, Generator
+from models.motion.keypoints import Detector, Keypoints
 from pipelines import registry
 from pipelines.registry import Store
-from pipelines.served.motion import Motion, MotionSession
+from pipelines.served.motion import Motion, MotionSession, joined
 from training.checkpoint import CheckpointInfo, load_networks
 
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+SOURCES_KEPT = 4
+"""Encodings that a session remembers."""
 
 
 class Engine(Protocol):
@@ -32,8 +38,15 @@ class Engine(Protocol):
     def size_px(self) -> int:
         """Height and width of the frames that it takes and makes."""
 
+    @property
+    def has_avd(self) -> bool:
+        """Whether it can `disentangle`."""
+
     def keypoints(self, frames: np.ndarray) -> Motion:
         """Keypoints of frames, uint8 or float in [0, 1], (N, S, S, 3)."""
+
+    def disentangle(self, source: np.ndarray, pose: Motion) -> Motion:
+        """Regions of the shape of ``source`` (S, S, 3) in the given pose."""
 
     def render(self, source: np.ndarray, motion: Motion) -> np.ndarray:
         """Move ``source`` (S, S, 3) to absolute keypoints; float32 in [0, 1], (N, S, S, 3)."""
@@ -45,20 +58,24 @@ class TorchSession:
     def __init__(
         self,
         generator: Generator,
-        detector: KeypointDetector,
+        detector: Detector,
         *,
         size_px: int,
+        avd: AvdNetwork | None = None,
         device: Device = "auto",
         batch_size: int = 16,
+        precision: Precision = "fp32",
     ) -> None:
         """Take networks over, in eval mode.
 
         Args:
             generator: moves an encoded source.
-            detector: finds keypoints.
+            detector: finds keypoints or regions.
             size_px: height and width of a frame.
+            avd: parts identity and pose; None where there is none.
             device: ``auto`` takes a GPU when there is one.
             batch_size: frames computed at once; bounds the memory.
+            precision: ``bf16`` computes convolutions in bfloat16.
 
         Raises:
             EnvironmentProblem: ``cuda`` is asked for where there is none.
@@ -66,9 +83,30 @@ class TorchSession:
         _flush_denormals()
         self.size_px = size_px
         self.batch_size = batch_size
+        self.precision = precision
         self.device = pick_device(device)
         self.generator = generator.eval().to(self.device)
         self.detector = detector.eval().to(self.device)
+        self.avd = None if avd is None else avd.eval().to(self.device)
+        self.background: BackgroundPredictor | None = None
+        """Of the camera's motion; `reconstruct` uses it, animation never does."""
+        self._encoded: dict[bytes, tuple[EncodedSource, Keypoints]] = {}
+
+    @property
+    def has_avd(self) -> bool:
+        """Whether `disentangle` works."""
+        return self.avd is not None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What it computes with, by the names of `models.motion.networks.build`."""
+        named = {
+            "generator": self.generator,
+            "keypoint_detector": self.detector,
+            "background_predictor": self.background,
+            "avd": self.avd,
+        }
+        return {name: network for name, network in named.items() if network is not None}
 
     @torch.inference_mode()
     def keypoints(self, frames: np.ndarray) -> Motion:
@@ -78,16 +116,32 @@ class TorchSession:
             frames: uint8, or float in [0, 1], (N, S, S, 3).
 
         Returns:
-            Positions (N, K, 2) in [-1, 1] and Jacobians (N, K, 2, 2); the identity where the networks estimate none.
+            Positions (N, K, 2) in [-1, 1] and Jacobians (N, K, 2, 2), the identity where the networks estimate none; of
+            regions their axes and covariances (N, K, 2, 2).
         """
-        parts = [
-            self._detect(frames[start : start + self.batch_size]) for start in range(0, len(frames), self.batch_size)
-        ]
-        return Motion(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        starts = range(0, len(frames), self.batch_size)
+        with self._computing():
+            return joined([_arrays(self.detector(self._tensor(frames[at : at + self.batch_size]))) for at in starts])
+
+    @torch.inference_mode()
+    def disentangle(self, source: np.ndarray, pose: Motion) -> Motion:
+        """Regions of the source's shape in the given pose.
+
+        Args:
+            source: uint8, or float in [0, 1], (S, S, 3).
+            pose: of N driving frames.
+
+        Raises:
+            ParamsError: there is no AVD network.
+        """
+        if self.avd is None:
+            raise no_avd()
+        still = self._encode(source)[1]
+        return _arrays(self.avd(still.expand(len(pose.value)), self._keypoints(pose)))
 
     @torch.inference_mode()
     def render(self, source: np.ndarray, motion: Motion) -> np.ndarray:
-        """Move a source to absolute keypoints.
+        """Move a source to absolute keypoints; its encoding is remembered from call to call.
 
         Args:
             source: uint8, or float in [0, 1], (S, S, 3).
@@ -96,27 +150,67 @@ class TorchSession:
         Returns:
             float32 in [0, 1], (N, S, S, 3).
         """
-        frame = self._tensor(source[None])
-        encoded, start = self.generator.encode(frame), self.detector(frame)
+        encoded, start = self._encode(source)
         frames = np.empty((len(motion.value), self.size_px, self.size_px, 3), dtype=np.float32)
         for first in range(0, len(frames), self.batch_size):
-            chosen = slice(first, first + self.batch_size)
-            value = torch.as_tensor(motion.value[chosen], dtype=torch.float32, device=self.device)
-            jacobian = torch.as_tensor(motion.jacobian[chosen], dtype=torch.float32, device=self.device)
-            made = self.generator.decode(
-                encoded.expand(len(value)),
-                source_keypoints=_expand(start, len(value)),
-                driving_keypoints=Keypoints(value, None if start.jacobian is None else jacobian),
-            )
-            frames[chosen] = made.prediction.permute(0, 2, 3, 1).float().cpu().numpy()
+            driving = self._keypoints(motion.part(first, first + self.batch_size))
+            count = len(driving.value)
+            if start.jacobian is None:
+                driving = driving._replace(jacobian=None)
+            with self._computing():
+                made = self.generator.decode(
+                    encoded.expand(count), source_keypoints=start.expand(count), driving_keypoints=driving
+                )
+            frames[first : first + count] = made.prediction.permute(0, 2, 3, 1).float().cpu().numpy()
         return frames
 
-    def _detect(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = self.detector(self._tensor(frames))
-        value = found.value.float().cpu().numpy()
-        if found.jacobian is None:
-            return value, np.broadcast_to(np.eye(2, dtype=np.float32), (*value.shape[:2], 2, 2))
-        return value, found.jacobian.float().cpu().numpy()
+    @torch.inference_mode()
+    def reconstruct(self, source: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Rebuild frames of the source's own video: absolute keypoints, and the camera's motion where it is known.
+
+        Args:
+            source: uint8, or float in [0, 1], (S, S, 3).
+            frames: likewise, (N, S, S, 3).
+
+        Returns:
+            float32 in [0, 1], (N, S, S, 3).
+        """
+        encoded, start = self._encode(source)
+        rebuilt = np.empty((len(frames), self.size_px, self.size_px, 3), dtype=np.float32)
+        for first in range(0, len(frames), self.batch_size):
+            driving = self._tensor(frames[first : first + self.batch_size])
+            count = len(driving)
+            whole, camera = encoded.expand(count), self.background
+            with self._computing():
+                made = self.generator.decode(
+                    whole,
+                    source_keypoints=start.expand(count),
+                    driving_keypoints=self.detector(driving),
+                    background=None if camera is None else camera(whole.frame, driving),
+                )
+            rebuilt[first : first + count] = made.prediction.permute(0, 2, 3, 1).float().cpu().numpy()
+        return rebuilt
+
+    def _encode(self, source: np.ndarray) -> tuple[EncodedSource, Keypoints]:
+        """All that depends on a source (S, S, 3) alone; the last few are remembered."""
+        key = hashlib.blake2b(source.tobytes(), person=source.dtype.str.encode()).digest()
+        if key not in self._encoded:
+            frame = self._tensor(source[None])
+            with self._computing():
+                self._encoded[key] = self.generator.encode(frame), self.detector(frame)
+            while len(self._encoded) > SOURCES_KEPT:
+                del self._encoded[next(iter(self._encoded))]
+        return self._encoded[key]
+
+    def _computing(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _keypoints(self, motion: Motion) -> Keypoints:
+        parts = (None if array is None else self._float(array) for array in motion)
+        return Keypoints(*parts)  # type: ignore[arg-type]
+
+    def _float(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
 
     def _tensor(self, frames: np.ndarray) -> torch.Tensor:
         if frames.ndim != 4 or frames.shape[1:] != (self.size_px, self.size_px, 3):
@@ -126,17 +220,25 @@ class TorchSession:
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))).to(self.device)
 
 
+def _arrays(found: Keypoints) -> Motion:
+    value, jacobian, covariance = (None if part is None else part.float().cpu().numpy() for part in found)
+    assert value is not None, "keypoints have positions"
+    if jacobian is None:
+        jacobian = np.broadcast_to(np.eye(2, dtype=np.float32), (*value.shape[:2], 2, 2))
+    return Motion(value, jacobian, covariance)
+
+
+def no_avd() -> ParamsError:
+    """The error of mode ``avd`` with a model that can't do it."""
+    return ParamsError([Problem("mode", "avd", "be relative or absolute with this model, which has no AVD network")])
+
+
 def _flush_denormals() -> None:
     """Sharp heat maps are full of denormals, on which CPU convolutions crawl.
 
     Threads take the setting over from the one that starts them, so this comes before torch starts any.
     """
     torch.set_flush_denormal(True)
-
-
-def _expand(points: Keypoints, batch: int) -> Keypoints:
-    jacobian = None if points.jacobian is None else points.jacobian.expand(batch, -1, -1, -1)
-    return Keypoints(points.value.expand(batch, -1, -1), jacobian)
 
 
 def pick_device(device: Device) -> torch.device:
@@ -153,7 +255,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 def from_checkpoint(
-    folder: Path, *, device: Device = "auto", batch_size: int = 16
+    folder: Path, *, device: Device = "auto", batch_size: int = 16, precision: Precision = "fp32"
 ) -> tuple[TorchSession, CheckpointInfo]:
     """An engine out of a checkpoint's or an exported model's folder; the averaged (EMA) weights where there are any.
 
@@ -164,8 +266,8 @@ def from_checkpoint(
     before_s = time.perf_counter()
     _flush_denormals()
     networks, info = load_networks(folder)
-    generator, detector = _motion_networks(networks, folder)
-    session = TorchSession(generator, detector, size_px=info.model.size_px, device=device, batch_size=batch_size)
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size, "precision": precision}
+    session = _session(networks, folder, size_px=info.model.size_px, **options)
     logger.info(
         "loaded %s (step %d) on %s in %.1f s", folder, info.step, session.device, time.perf_counter() - before_s
     )
@@ -204,9 +306,13 @@ def _providers(device: Device) -> list[str] | None:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
 
 
-def _motion_networks(networks: dict[str, nn.Module], folder: Path) -> tuple[Generator, KeypointDetector]:
+def _session(networks: dict[str, nn.Module], folder: Path, **options: Any) -> TorchSession:
     generator, detector = networks.get("generator"), networks.get("keypoint_detector")
-    if not isinstance(generator, Generator) or not isinstance(detector, KeypointDetector):
+    if not isinstance(generator, Generator) or not isinstance(detector, Detector):
         got = ", ".join(f"{name} ({type(network).__name__})" for name, network in networks.items()) or "nothing"
         raise CheckpointError(must(str(folder), "hold a generator and a keypoint detector of the motion family", got))
-    return generator, detector
+    avd, background = networks.get("avd"), networks.get("background_predictor")
+    session = TorchSession(generator, detector, avd=avd if isinstance(avd, AvdNetwork) else None, **options)
+    if isinstance(background, BackgroundPredictor):
+        session.background = background.eval().to(session.device)
+    return session

@@ -54,8 +54,19 @@ def run(params: Params, paths: Paths, *, only: str | None = None) -> list[Estima
             key = (experiment.preset, experiment.model, experiment.train.losses, experiment.train.perceptual_backbone)
             if key not in probed:
                 probed[key] = _probe(experiment)
-            rows.append(_experiment(name, experiment, probed[key]))
+            rows.append(_experiment(name, _counted(experiment, paths), probed[key]))
     return rows
+
+
+def _counted(experiment: ExperimentConfig, paths: Paths) -> ExperimentConfig:
+    """The experiment in steps, where its shards are there to count epochs on."""
+    from pipelines.train_stages import in_steps
+    from training.feed import ShardReader
+
+    try:
+        return in_steps(experiment, ShardReader(paths.shards(experiment.dataset)))
+    except InkmotionError:
+        return experiment
 
 
 def describe(rows: list[Estimate]) -> str:
@@ -108,6 +119,9 @@ def _experiment(name: str, experiment: ExperimentConfig, probed: tuple[float, in
     if isinstance(probed, str):
         return Estimate(stage=stage, seconds=None, memory_bytes=None, disk_bytes=None, how=probed)
     sample_s, sample_bytes, weights = probed
+    if train.max_epochs is not None:
+        how = f"{train.max_epochs} epochs of shards that are not there yet; {sample_s:.2f} s a sample measured here"
+        return Estimate(stage=stage, seconds=None, memory_bytes=None, disk_bytes=None, how=how)
     share = train.batch_size // (train.num_workers or 1)
     seconds = TRAIN_OVERHEAD_S + train.max_steps * sample_s * share
     kept = train.keep_last + 2  # the best and the final one

@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from models.contracts import INDEX_NAME, ShardClip, Split
 from models.errors import ClipError, must
-from pipelines import plots, strips
-from pipelines.engines import Device, Engine, from_checkpoint
-from pipelines.params import EvaluationConfig, Params
+from pipelines import detectors, plots, strips
+from pipelines.engines import Device
+from pipelines.evaluate_work import Examined, Job, Task, estimate_s, examine_all, look_every, num_frames_of
+from pipelines.journal import Work, key_of, resumed
+from pipelines.params import ClusterConfig, EvaluationConfig, Params
 from pipelines.progress import bar
-from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
-from training.checkpoint import CheckpointInfo
+from pipelines.score import Network, Rests, SplitScore, VideoScore, summarise, table
+from pipelines.stage import Paths, only_writer, write_report, write_text
+from pipelines.weights import folder_of
+from training.checkpoint import CheckpointInfo, read_info
 from training.metrics.catalog import METRICS
-from training.metrics.l1 import copy_source_l1, frame_l1
 from training.shard_reader import ShardReader
 
 logger = logging.getLogger(__name__)
 
 JUDGED: tuple[Split, ...] = ("test", "unseen")
-CSV_FIELDS = ("video", "split", "identity", "frames", "l1", "copy_source_l1", "ratio")
+PROTOCOL = 1
+"""Changes with everything that changes figures: what a killed evaluation has done counts no longer then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoScore:
-    """One clip's figures."""
+class Failure:
+    """A clip that has no figures."""
 
     video: str
     split: Split
-    identity: str
-    num_frames: int
-    l1: float
-    """Mean over the clip's frames, images in [0, 1]."""
-    copy_source_l1: float
-    """The same with the first frame shown unmoved."""
-
-    @property
-    def ratio(self) -> float | None:
-        """L1 over copy-source; None for a clip that does not move at all."""
-        return self.l1 / self.copy_source_l1 if self.copy_source_l1 > 0 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitScore:
-    """Figures over all clips of a split."""
-
-    l1: float
-    """Mean over all frames of all videos, as published evaluations take it."""
-    copy_source_l1: float
-    ratio: float | None
-    """L1 over copy-source: below 1 the model beats doing nothing; None when nothing moves."""
-    l1_mean_of_videos: float
-    """Mean over the videos' means, so that long ones weigh no more."""
-    copy_source_l1_mean_of_videos: float
-    num_videos: int
-    num_frames: int
-    num_identities: int
-    num_videos_better: int
-    """Videos on which the model beats copy-source."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +50,21 @@ class EvaluateReport:
     dataset: str
     seed: int
     metric: str
-    """Name in the catalogue, where its protocol stands; it would name the backbone if it rested on one."""
+    """The one by which models are compared; name in the catalogue, where its protocol stands."""
     split_rule: str
     test: SplitScore
     unseen: SplitScore | None
-    """Identities kept out of the training; None when the data set keeps none."""
+    """Identities kept out of the training; None when the data set keeps none, or all of them failed."""
     size_px: int
     max_frames: int | None
+    detect_every: int
+    """Detectors looked at every so many-th frame."""
+    jpeg_quality: int | None
+    """Of the frames in the shards, which truth and sources are decoded from; None: not told."""
+    detectors: tuple[Network, ...]
+    """That metrics rest on, with their files' checksums."""
+    failures: tuple[Failure, ...]
+    """Clips that are in none of the figures."""
     step: int
     images_seen: int
     weights_sha256: str
@@ -94,41 +73,48 @@ class EvaluateReport:
     trained_on_same_data: bool | None
     """The model's own record of its data's checksum equals ``data_sha256``; None: it has none."""
     device: str
+    num_workers: int
+    """Processes that did it."""
+    num_resumed: int
+    """Clips that an evaluation which did not end had done before."""
     seconds: float
     strips: tuple[str, ...]
     """Picture files in the folder beside the report."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """A few frames of one clip, kept to be drawn."""
-
-    score: VideoScore
-    positions: tuple[int, ...]
-    source: np.ndarray
-    """(H, W, 3), float in [0, 1]."""
-    driving: np.ndarray
-    """(n, H, W, 3), float in [0, 1]."""
-    result: np.ndarray
-
-
 def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> EvaluateReport:
     """Evaluate an experiment's exported model on its data set's test (and unseen) clips.
 
-    Writes the report, a table of the videos, a bar plot and strips of pictures.
+    Writes the report, a table of the videos, a bar plot and strips of pictures. Killed, it goes on with the next clip.
 
     Raises:
         ParamsError: the experiment is unknown.
         CheckpointError: it has no exported model.
-        ClipError: its shards are missing, broken, of another size, or hold no test clip.
+        ClipError: its shards are missing, broken, of another size, or hold no test clip; or every test clip fails.
+        EnvironmentProblem: no Ray, or a detector or device can't be used.
     """
     experiment, options = params.experiment(name), params.evaluation
     target, started_s = paths.report("evaluate", name), time.perf_counter()
+    folder = paths.pictures("evaluate", name)
     with only_writer(target):
-        engine, info = from_checkpoint(paths.trained(name), device=device, batch_size=options.batch_size)
-        reader = ShardReader(paths.shards(experiment.dataset))
-        scores, shown = judge(engine, reader, options)
+        info, reader = read_info(paths.trained(name)), ShardReader(paths.shards(experiment.dataset))
+        clips = judged_clips(reader, info.model.size_px)
         data = hashlib.sha256((reader.folder / INDEX_NAME).read_bytes()).hexdigest()
+        kind, weights = params.dataset(experiment.dataset).kind, folder_of(paths)
+        job = Job(
+            trained=str(paths.trained(name).absolute()),
+            shards=str(paths.shards(experiment.dataset).absolute()),
+            kind=kind,
+            weights=str(weights.absolute()),
+            rests=detectors.rests(kind, options, weights),
+            options=options,
+            device=device,
+        )
+        _tell_absent(job.rests)
+        with resumed(folder) as done:
+            results, num_resumed = _examine(job, clips, (info, data), done, params.cluster)
+            scores = _scores(name, clips, results)
+            _draw(done.folder, name, scores)
         report = EvaluateReport(
             experiment=name,
             preset=info.preset,
@@ -136,130 +122,111 @@ def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> 
             seed=info.train.seed,
             metric=METRICS["l1"].name,
             split_rule=reader.index.split_rule,
-            test=summarise([score for score in scores if score.split == "test"]),
-            unseen=_unseen(scores),
-            size_px=engine.size_px,
+            test=summarise([score for score in scores if score.split == "test"], job.rests),
+            unseen=_unseen(scores, job.rests),
+            size_px=info.model.size_px,
             max_frames=options.max_frames,
+            detect_every=look_every(options, info.model.size_px),
+            jpeg_quality=reader.index.extra.get("jpeg_quality"),
+            detectors=tuple(one for one in (job.rests.points, job.rests.identity) if isinstance(one, Network)),
+            failures=_failures(clips, results),
             step=info.step,
             images_seen=info.images_seen,
             weights_sha256=info.sha256,
-            device=str(engine.device),
+            device=", ".join(sorted({done.device for done in results.values() if done.device})),
+            num_workers=len({done.worker for done in results.values() if done.worker}),
+            num_resumed=num_resumed,
             seconds=round(time.perf_counter() - started_s, 3),
-            strips=tuple(_strip_name(entry.score) for entry in shown),
+            strips=tuple(strip_name(video) for video in _shown(clips, options) if results[video].score),
             data_sha256=data,
             trained_on_same_data=_same_data(info, data),
         )
-        _draw(paths.pictures("evaluate", name), name, scores, shown)
-        write_text(target.with_name(f"{name}-videos.csv"), table(scores))
+        write_text(target.with_name(f"{name}-videos.csv"), table(scores, job.rests))
         write_report(target, report)
+        if not report.failures:
+            done.sweep(())  # what is finished begins anew; what failed is tried again, the rest stands
     _log(report)
     return report
 
 
-def judge(engine: Engine, reader: ShardReader, options: EvaluationConfig) -> tuple[list[VideoScore], list[Shown]]:
-    """Reconstruct every clip of the judged splits.
-
-    Args:
-        engine: finds keypoints and renders.
-        reader: of the shards.
-        options: how many frames, how many at once, how many strips of how many columns.
-
-    Returns:
-        The figures of each clip in the order test, unseen; and what the strips show.
+def judged_clips(reader: ShardReader, size_px: int) -> list[ShardClip]:
+    """The clips to judge, in the order test, unseen.
 
     Raises:
         ClipError: no test clip, or frames of another size than the model's.
     """
-    if engine.size_px != reader.index.size_px:
+    if size_px != reader.index.size_px:
         got, fix = f"{reader.index.size_px} px", "Evaluate on the shards that it was trained on"
-        raise ClipError(must(str(reader.folder), f"hold frames of the model's {engine.size_px} px", got, fix))
-    clips = [clip for split in JUDGED for clip in reader.clips(split)]
+        raise ClipError(must(str(reader.folder), f"hold frames of the model's {size_px} px", got, fix))
     if not reader.clips("test"):
         fix = "Raise datasets.<name>.test_share, or add sources"
         raise ClipError(must(str(reader.folder), "hold a clip of split test", "none", fix))
-    chosen = {clips[place].id for place in strips.spread(len(clips), options.num_strips)}
-    scores, shown = [], []
-    for clip in bar(clips, label="reconstructing", total=len(clips)):
-        columns = strips.spread(_num_frames(clip, options), options.strip_frames if clip.id in chosen else 0)
-        score, pictures = reconstruct(engine, reader, clip, options=options, columns=columns)
-        scores.append(score)
-        shown += [pictures] if pictures else []
-    return scores, shown
+    return [clip for split in JUDGED for clip in reader.clips(split)]
 
 
-def reconstruct(
-    engine: Engine, reader: ShardReader, clip: ShardClip, *, options: EvaluationConfig, columns: Sequence[int] = ()
-) -> tuple[VideoScore, Shown | None]:
-    """Reconstruct one clip from its first frame, some frames at a time.
-
-    Args:
-        engine: finds keypoints and renders.
-        reader: of the shards.
-        clip: which one.
-        options: number of frames, and how many at once.
-        columns: positions of the frames to keep for a strip.
-    """
-    num_frames = _num_frames(clip, options)
-    source = reader.frames(clip, [0])[0].astype(np.float32) / 255
-    sums, kept = np.zeros(2, dtype=np.float64), []
-    for start in range(0, num_frames, options.batch_size):
-        positions = range(start, min(start + options.batch_size, num_frames))
-        truth = reader.frames(clip, positions).astype(np.float32) / 255
-        result = engine.render(source, engine.keypoints(truth))
-        sums += frame_l1(result, truth).sum(dtype=np.float64), copy_source_l1(truth, source).sum(dtype=np.float64)
-        kept += [(truth[place - start], result[place - start]) for place in columns if place in positions]
-    score = VideoScore(
-        video=clip.id,
-        split=clip.split,
-        identity=clip.identity,
-        num_frames=num_frames,
-        l1=float(sums[0] / num_frames),
-        copy_source_l1=float(sums[1] / num_frames),
-    )
-    if not kept:
-        return score, None
-    driving, results = (np.stack(frames) for frames in zip(*kept, strict=True))
-    return score, Shown(score=score, positions=tuple(columns), source=source, driving=driving, result=results)
+def _shown(clips: Sequence[ShardClip], options: EvaluationConfig) -> list[str]:
+    """The clips of which strips are drawn."""
+    return [clips[place].id for place in strips.spread(len(clips), options.num_strips)]
 
 
-def summarise(scores: Sequence[VideoScore]) -> SplitScore:
-    """The figures over some videos (one or more)."""
-    frames = np.array([score.num_frames for score in scores], dtype=np.float64)
-    model = np.array([score.l1 for score in scores])
-    nothing = np.array([score.copy_source_l1 for score in scores])
-    l1, copy_l1 = float(np.average(model, weights=frames)), float(np.average(nothing, weights=frames))
-    return SplitScore(
-        l1=l1,
-        copy_source_l1=copy_l1,
-        ratio=l1 / copy_l1 if copy_l1 > 0 else None,
-        l1_mean_of_videos=float(model.mean()),
-        copy_source_l1_mean_of_videos=float(nothing.mean()),
-        num_videos=len(scores),
-        num_frames=int(frames.sum()),
-        num_identities=len({score.identity for score in scores}),
-        num_videos_better=int((model < nothing).sum()),
-    )
+def _examine(
+    job: Job, clips: Sequence[ShardClip], of: tuple[CheckpointInfo, str], done: Work, cluster: ClusterConfig
+) -> tuple[dict[str, Examined], int]:
+    """What became of each clip, and how many of those an earlier run had done."""
+    info, data = of
+    shown, options = set(_shown(clips, job.options)), job.options
+    columns = {
+        clip.id: tuple(strips.spread(num_frames_of(clip, options), options.strip_frames if clip.id in shown else 0))
+        for clip in clips
+    }
+    settings = replace(options, num_workers=None)
+    shared = (PROTOCOL, info.sha256, data, settings, job.kind, job.rests, job.device)
+    keys = {clip.id: key_of(*shared, clip, columns[clip.id]) for clip in clips}
+    stored = {clip.id: done.result(clip.id, keys[clip.id]) for clip in clips}
+    results = {video: _stored(raw) for video, raw in stored.items() if raw}
+    left = [clip for clip in clips if clip.id not in results]
+    done.sweep(results)
+    num_resumed = len(results)
+    if results:
+        logger.info("evaluate: %d of %d clips are done already", num_resumed, len(clips))
+    looks = not isinstance(job.rests.points, str)
+    work_s = estimate_s(left, options, info.model.size_px, looks=looks)
+    found = examine_all(job, [Task(video=c.id, columns=columns[c.id]) for c in left], cluster=cluster, work_s=work_s)
+    for one in bar(found, label="reconstructing", total=len(left)):
+        results[one.video] = one
+        if one.score is None:
+            logger.warning("%s failed: %s", one.video, one.problem)
+            continue
+        files = [strip_name(one.video)] if one.strip else []
+        for file in files:
+            (done.folder / file).write_bytes(one.strip)
+        done.add(one.video, keys[one.video], {**asdict(one), "strip": None}, files)
+    done.sweep([video for video, one in results.items() if one.score])
+    return results, num_resumed
 
 
-def table(scores: Sequence[VideoScore]) -> str:
-    """The videos' figures as CSV, worst ratio first."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_FIELDS)
-    for score in sorted(scores, key=lambda score: (score.split, -(score.ratio or 0.0), score.video)):
-        ratio = "" if score.ratio is None else f"{score.ratio:.6f}"
-        figures = (f"{score.l1:.8f}", f"{score.copy_source_l1:.8f}", ratio)
-        writer.writerow((score.video, score.split, score.identity, score.num_frames, *figures))
-    return out.getvalue()
+def _stored(raw: Mapping[str, object]) -> Examined:
+    score = VideoScore.from_json(raw["score"])  # type: ignore[arg-type]
+    return Examined(video=score.video, score=score, device=str(raw["device"]), worker=str(raw["worker"]))
 
 
-def _num_frames(clip: ShardClip, options: EvaluationConfig) -> int:
-    return clip.num_frames if options.max_frames is None else min(clip.num_frames, options.max_frames)
+def _scores(name: str, clips: Sequence[ShardClip], results: Mapping[str, Examined]) -> list[VideoScore]:
+    scores = [score for clip in clips if (score := results[clip.id].score)]
+    if not any(score.split == "test" for score in scores):
+        failed = _failures(clips, results)
+        got = f"{len(failed)} failures, the first: {failed[0].reason}"
+        raise ClipError(must(f"the evaluation of {name}", "reconstruct one test clip or more", got))
+    return scores
 
 
-def _unseen(scores: Sequence[VideoScore]) -> SplitScore | None:
+def _failures(clips: Sequence[ShardClip], results: Mapping[str, Examined]) -> tuple[Failure, ...]:
+    failed = [(clip, results[clip.id].problem) for clip in clips if results[clip.id].score is None]
+    return tuple(Failure(video=clip.id, split=clip.split, reason=str(problem)) for clip, problem in failed)
+
+
+def _unseen(scores: Sequence[VideoScore], rests: Rests) -> SplitScore | None:
     chosen = [score for score in scores if score.split == "unseen"]
-    return summarise(chosen) if chosen else None
+    return summarise(chosen, rests) if chosen else None
 
 
 def _same_data(info: CheckpointInfo, data: str) -> bool | None:
@@ -270,37 +237,41 @@ def _same_data(info: CheckpointInfo, data: str) -> bool | None:
     return info.data == data
 
 
-def _strip_name(score: VideoScore) -> str:
-    return f"strip-{re.sub(r'[^A-Za-z0-9._-]+', '-', score.video)}.png"
+def strip_name(video: str) -> str:
+    """The file of a clip's strip."""
+    return f"strip-{re.sub(r'[^A-Za-z0-9._-]+', '-', video)}.png"
 
 
-def _draw(folder: Path, name: str, scores: Sequence[VideoScore], shown: Sequence[Shown]) -> None:
-    with fresh_folder(folder) as making:
-        rows = [(f"{score.video} ({score.split})", score.l1, score.copy_source_l1) for score in scores]
-        (making / "videos.png").write_bytes(plots.video_bars(rows, title=f"{name}: L1 of each video"))
-        for entry in shown:
-            source = np.broadcast_to(entry.source, entry.driving.shape)
-            picture = {
-                "source": source,
-                "driving": entry.driving,
-                "result": entry.result,
-                "|difference|": strips.heat(entry.result, entry.driving),
-            }
-            heads = [f"frame {position}" for position in entry.positions]
-            strips.write_strip(making / _strip_name(entry.score), picture, heads)
+def _draw(folder: Path, name: str, scores: Sequence[VideoScore]) -> None:
+    rows = [(f"{score.video} ({score.split})", score.l1, score.copy_source_l1) for score in scores]
+    (folder / "videos.png").write_bytes(plots.video_bars(rows, title=f"{name}: L1 of each video"))
+
+
+def _tell_absent(rests: Rests) -> None:
+    reasons = {network for _, network in rests if isinstance(network, str)}
+    for reason in sorted(reasons):
+        names = [metric.name for metric, network in rests if network == reason]
+        logger.info("without %s: %s", ", ".join(names), reason)
 
 
 def _log(report: EvaluateReport) -> None:
     for name, score in (("test", report.test), ("unseen", report.unseen)):
-        if score is not None:
-            logger.info(
-                "%s, %s (split by %s, %d videos, %d frames): L1 %.4f, copy-source %.4f, ratio %s",
-                report.experiment,
-                name,
-                report.split_rule,
-                score.num_videos,
-                score.num_frames,
-                score.l1,
-                score.copy_source_l1,
-                "-" if score.ratio is None else f"{score.ratio:.3f}",
-            )
+        if score is None:
+            continue
+        logger.info(
+            "%s, %s (split by %s, %d videos, %d frames): L1 %.4f, copy-source %.4f, ratio %s",
+            report.experiment,
+            name,
+            report.split_rule,
+            score.num_videos,
+            score.num_frames,
+            score.l1,
+            score.copy_source_l1,
+            "-" if score.ratio is None else f"{score.ratio:.3f}",
+        )
+        for metric, figure in score.metrics.items():
+            if figure.value is not None and metric != "l1":
+                copied = "-" if figure.copy_source is None else f"{figure.copy_source:.4f}"
+                logger.info("%s, %s: %s %.4f, copy-source %s", report.experiment, name, metric, figure.value, copied)
+    if report.failures:
+        logger.warning("%d clips failed: %s", len(report.failures), ", ".join(one.video for one in report.failures))

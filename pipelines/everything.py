@@ -83,7 +83,7 @@ def summary(outcome: RunOutcome) -> list[str]:
 
 
 def _is_up_to_date(paths: Paths, targets: Sequence[str]) -> bool:
-    quiet = ["status", "--quiet", *targets]
+    quiet = ["status", "--quiet", "--with-deps", *(targets or ["dvc.yaml"])]  # papers' graphs are none of ours
     command = [sys.executable, "-m", "dvc", *quiet]
     asked = subprocess.run(command, cwd=paths.root, env=_environment({}), capture_output=True, check=False)
     return asked.returncode == 0  # 1: something changed, or DVC has an error to tell when it is run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from models.errors import SourceError, must
 from preprocessing import detect
 from preprocessing.boxes import Box, central_square, square, union
 from preprocessing.crop import crop_frames
-from preprocessing.video import VideoInfo, open_video, read_picture
+from preprocessing.video import DEFAULT_LIMITS, VideoInfo, open_video, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +31,46 @@ SMALLEST_PX = 2
 FPS_OF_STILLS = 25.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Framed:
-    """A picture or video at the model's size."""
+_LIMITS = replace(DEFAULT_LIMITS, timeout_s=86_400.0)
+"""Of a driving video: its time runs while the networks work."""
 
-    frames: np.ndarray
-    """uint8 RGB, (N, S, S, 3)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture at the model's size."""
+
+    frame: np.ndarray
+    """uint8 RGB, (S, S, 3)."""
+    framing: Framing
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """A video that is cut to one square which holds still, and resized, whenever its frames are asked for."""
+
+    path: Path
+    size_px: int
     framing: Framing
     box: Box
     fps: float
     has_audio: bool
+    num_frames: int
+    """As the file states them, at most ``max_frames``; a decoder may give a few less."""
+    max_frames: int | None
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """All frames, uint8 RGB (n, S, S, 3) a batch of at most 32, decoded anew; memory does not grow with the length.
+
+        Raises:
+            SourceError: the file can't be decoded to its end.
+        """
+        with open_video(self.path, limits=_LIMITS) as reader:
+            for batch in _first(reader.batches(), self.max_frames):
+                yield crop_frames(batch, self.box, size_px=self.size_px)
 
 
-def frame_picture(path: Path, *, size_px: int, crop: bool) -> Framed:
+def frame_picture(path: Path, *, size_px: int, crop: bool) -> Picture:
     """The picture, or a video's first frame, cut square and resized.
 
     Args:
@@ -58,15 +85,15 @@ def frame_picture(path: Path, *, size_px: int, crop: bool) -> Framed:
     _check_size(path, *picture.shape[:2])
     face = _face([picture]) if crop else None
     box = _settle(face, picture.shape, path, crop=crop)
-    frames = crop_frames(picture[None], box, size_px=size_px)
-    return Framed(frames=frames, framing="face" if face else "centre", box=box, fps=FPS_OF_STILLS, has_audio=False)
+    frame = crop_frames(picture[None], box, size_px=size_px)[0]
+    return Picture(frame=frame, framing="face" if face else "centre", box=box)
 
 
-def frame_video(path: Path, *, size_px: int, crop: bool, max_frames: int | None) -> Framed:
-    """A video (or GIF, or picture: then one frame), cut to one square that holds still, and resized.
+def frame_video(path: Path, *, size_px: int, crop: bool, max_frames: int | None) -> Video:
+    """A video (or GIF, or picture: then one frame), and the square that it is cut to.
 
     With ``crop`` the square is the union of the faces found in some of the frames, so that the head moves in it as it
-    did in the video. The frames are cut as they are decoded: only the small ones stay in memory.
+    did in the video.
 
     Args:
         path: of the video.
@@ -78,15 +105,19 @@ def frame_video(path: Path, *, size_px: int, crop: bool, max_frames: int | None)
         SourceError: the file can't be used.
     """
     face = _face(_looks(path, max_frames)) if crop else None
-    with open_video(path) as reader:
+    with open_video(path, limits=_LIMITS) as reader:
         info = reader.info
-        _check_size(path, info.height, info.width)
-        box = _settle(face, (info.height, info.width), path, crop=crop)
-        parts = [crop_frames(batch, box, size_px=size_px) for batch in _first(reader.batches(), max_frames)]
-    if not parts:
-        raise SourceError(must(str(path), "hold a frame", "none"))
-    framing: Framing = "face" if face else "centre"
-    return Framed(frames=np.concatenate(parts), framing=framing, box=box, fps=_fps(info), has_audio=info.has_audio)
+    _check_size(path, info.height, info.width)
+    return Video(
+        path=path,
+        size_px=size_px,
+        framing="face" if face else "centre",
+        box=_settle(face, (info.height, info.width), path, crop=crop),
+        fps=_fps(info),
+        has_audio=info.has_audio,
+        num_frames=info.num_frames if max_frames is None else min(info.num_frames, max_frames),
+        max_frames=max_frames,
+    )
 
 
 def _first(batches: Iterable[np.ndarray], max_frames: int | None) -> Iterator[np.ndarray]:

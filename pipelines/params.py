@@ -1,29 +1,53 @@
 """The only reader of params.yaml: a dict in, frozen and validated configuration out, all errors at once.
 
-Precedence, weakest first: the published default, the model's or data set's preset, ``profiles.<profile>`` (its
-``data``, then its ``datasets.<name>``), the named entry (``datasets.<name>``, ``experiments.<name>``,
-``animations.<name>``). A null inherits.
+Precedence, weakest first: the published default, the model's or data set's preset, the published settings of the
+experiment's data set, what a paper's variant changes of its base, ``profiles.<profile>`` (its ``data``, then its
+``datasets.<name>``), the named entry (``datasets.<name>``, ``experiments.<name>``, ``animations.<name>``). A null
+inherits. Of papers/<paper>/params.yaml: see pipelines/params_papers.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from models.catalog import MODELS
-from models.errors import ParamsError, Problem, check
+from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options
+from models.errors import ParamsError, Problem
 from models.motion.config import MotionConfig
+from pipelines import params_papers
 from pipelines.layers import Layer, build
+from pipelines.params_papers import Paper, PaperFile, last, without
+from pipelines.settings import (
+    AnimationConfig,
+    ClusterConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    MetricName,
+    RegistrationConfig,
+    TrackingConfig,
+)
 from preprocessing.config import DatasetConfig, FetchConfig
 from training.config import TrainConfig
 
-T = TypeVar("T")
+__all__ = [
+    "AnimationConfig",
+    "ClusterConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "MetricName",
+    "Params",
+    "RegistrationConfig",
+    "TrackingConfig",
+    "load",
+    "parse",
+]
 
+T = TypeVar("T")
 PARAMS_FILE = Path("params.yaml")
 SECTIONS = (
     "profile",
@@ -37,103 +61,7 @@ SECTIONS = (
     "tracking",
     "cluster",
 )
-PROFILE_SECTIONS = ("datasets", "data", "model", "train")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationConfig:
-    """How models are judged; the same for all experiments, so that tables compare like with like."""
-
-    max_frames: int | None = None
-    """Frames of each test clip that are reconstructed; null: all."""
-    batch_size: int = 16
-    num_strips: int = 4
-    """Clips shown as strips of pictures in the report."""
-    strip_frames: int = 6
-
-    def __post_init__(self) -> None:
-        check(
-            (self.max_frames is None or self.max_frames >= 2, "max_frames", self.max_frames, "be 2 or more, or null"),
-            (self.batch_size >= 1, "batch_size", self.batch_size, "be 1 or more"),
-            (self.num_strips >= 0, "num_strips", self.num_strips, "be 0 or more"),
-            (self.strip_frames >= 2, "strip_frames", self.strip_frames, "be 2 or more"),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrationConfig:
-    """What the register stage does."""
-
-    promote: bool = True
-    """Let the champion alias follow when the new version is better on the same data."""
-    onnx_opset: int = 20
-
-    def __post_init__(self) -> None:
-        check((16 <= self.onnx_opset <= 23, "onnx_opset", self.onnx_opset, "lie in 16 to 23"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackingConfig:
-    """Where runs, metrics and models are recorded."""
-
-    uri: str | None = None
-    """null: the environment's MLFLOW_TRACKING_URI, else sqlite beside the project."""
-    timeout_s: float = 5.0
-    """After which a silent server counts as away; what could not be sent waits in the outbox."""
-
-    def __post_init__(self) -> None:
-        check((self.timeout_s > 0, "timeout_s", self.timeout_s, "be above 0"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterConfig:
-    """Where Ray runs and where a training keeps what it writes."""
-
-    address: str | None = None
-    """``auto``, ``HOST:PORT`` or ``ray://``; null: the environment's RAY_ADDRESS, else a local Ray for the stage."""
-    num_cpus: int | None = None
-    """Of a local Ray; null: all."""
-    storage_path: str | None = None
-    """Folder or URL (``s3://...``) that every node reaches, for checkpoints; null: runs/ in the project."""
-
-    def __post_init__(self) -> None:
-        check((self.num_cpus is None or self.num_cpus >= 1, "num_cpus", self.num_cpus, "be 1 or more, or null"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnimationConfig:
-    """One animation of the report: a picture moved by a video."""
-
-    experiment: str
-    """Whose registered model is used."""
-    source: str
-    """A picture, or a video whose first frame is taken."""
-    driving: str
-    """A video."""
-    relative: bool = True
-    """Transfer the driving video's movement since its reference frame; false: its absolute keypoints."""
-    adapt_scale: bool = False
-    """Relative motion scaled by the ratio of the keypoints' convex hulls."""
-    find_best_frame: bool = True
-    """Take as reference the driving frame whose pose is nearest the source's; false: the first."""
-    crop: bool = True
-    """Cut the face out of picture and video before animating."""
-    max_frames: int | None = 96
-
-    def __post_init__(self) -> None:
-        check((self.max_frames is None or self.max_frames >= 1, "max_frames", self.max_frames, "be 1 or more, or null"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperimentConfig:
-    """One training, its network and its data."""
-
-    preset: str
-    """A name in the catalogue of models."""
-    dataset: str
-    """A name in ``datasets``."""
-    model: MotionConfig
-    train: TrainConfig
+PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +77,13 @@ class Params:
     fetching: FetchConfig
     tracking: TrackingConfig
     cluster: ClusterConfig
+    papers: dict[str, Paper] = field(default_factory=dict)
+    """Those in papers/. Their data sets and experiments are found by name, and are in no list of the project's own."""
 
     def dataset(self, name: str) -> DatasetConfig:
-        """The data set called ``name``."""
-        return _named(self.datasets, "datasets", name)
+        """The data set called ``name``, of the project or of a paper."""
+        others = {key: found for paper in self.papers.values() for key, found in paper.datasets.items()}
+        return others[name] if name in others and name not in self.datasets else _named(self.datasets, "datasets", name)
 
     def with_dataset(self, name: str, changes: Mapping[str, Any]) -> Params:
         """The same with some keys of one data set changed; None leaves a key as it is."""
@@ -161,8 +92,17 @@ class Params:
         return dataclasses.replace(self, datasets={**self.datasets, name: changed})
 
     def experiment(self, name: str) -> ExperimentConfig:
-        """The experiment called ``name``."""
-        return _named(self.experiments, "experiments", name)
+        """The experiment called ``name``, of the project or of a paper."""
+        others = {key: found for paper in self.papers.values() for key, found in paper.experiments.items()}
+        return others[name] if name in others else _named(self.experiments, "experiments", name)
+
+    def paper(self, name: str) -> Paper:
+        """The paper whose folder is ``name``."""
+        return _named(self.papers, "papers", name)
+
+    def report_folders(self) -> dict[str, str]:
+        """Name of a paper's data set or experiment -> where its reports are, below reports/."""
+        return dict(entry for paper in self.papers.values() for entry in paper.folders())
 
     def animation(self, name: str) -> AnimationConfig:
         """The animation called ``name``."""
@@ -170,7 +110,7 @@ class Params:
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
-    """Read and check a params file.
+    """Read and check a params file, and the papers' in the folder beside it.
 
     Raises:
         ParamsError: with every broken rule, each with its key's path and value.
@@ -181,14 +121,14 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raise ParamsError([Problem(str(path), "no file", "exist; run the command in the project's folder")]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError([Problem(str(path), " ".join(str(error).split()), "be readable YAML")]) from None
-    return parse(raw)
+    return parse(raw, params_papers.read_papers(path.parent))
 
 
-def parse(raw: Any) -> Params:
-    """Resolve the content of a params file; raises `ParamsError` with all problems."""
+def parse(raw: Any, papers: Sequence[PaperFile] = ()) -> Params:
+    """Resolve the content of a params file and of the papers' files; raises `ParamsError` with all problems."""
     if not isinstance(raw, Mapping):
         raise ParamsError([Problem("params.yaml", type(raw).__name__, "be a mapping")])
-    reader = _Reader(raw)
+    reader = _Reader(raw, papers)
     params = reader.read()
     if reader.problems or params is None:
         once = [problem for place, problem in enumerate(reader.problems) if problem not in reader.problems[:place]]
@@ -199,9 +139,12 @@ def parse(raw: Any) -> Params:
 class _Reader:
     """Builds the sections of one raw params dict and collects what is wrong with them."""
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Mapping[str, Any], papers: Sequence[PaperFile] = ()) -> None:
         self.raw = raw
+        self.papers = papers
         self.problems: list[Problem] = []
+        self.layers: dict[str, list[Layer]] = {}
+        """Of every data set that was read."""
 
     def read(self) -> Params | None:
         self._known_keys("", self.raw, SECTIONS)
@@ -216,6 +159,10 @@ class _Reader:
         self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
         experiments = self._each("experiments", lambda key: self._experiment(key, f"profiles.{name}", profile))
+        papers = {file.name: self._paper(file, f"profiles.{name}", profile) for file in self.papers}
+        self.problems += params_papers.check_papers(
+            self.papers, [*datasets], [*experiments]
+        ) + params_papers.check_rows(papers)
         animations = self._each("animations", self._animation)
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
@@ -226,22 +173,22 @@ class _Reader:
         }
         if self.problems:
             return None
-        return Params(profile=name, datasets=datasets, experiments=experiments, animations=animations, **tail)
+        main: dict[str, Any] = {"datasets": datasets, "experiments": experiments, "animations": animations}
+        return Params(profile=name, papers=papers, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
-        return self._build(DatasetConfig, self._dataset_layers(name, where, profile), f"datasets.{name}")
-
-    def _dataset_layers(self, name: str, where: str, profile: Mapping[str, Any]) -> list[Layer]:
-        own = dict(self._mapping(f"datasets.{name}"))
-        own.pop("watch", None)  # only DVC reads it: what makes the stages run again when it changes
         chosen = self._mapping(f"{where}.datasets", profile.get("datasets"))
-        layers: list[Layer] = [
-            (f"{where}.data", self._mapping(f"{where}.data", profile.get("data"))),
-            (f"{where}.datasets.{name}", self._mapping(f"{where}.datasets.{name}", chosen.get(name))),
-            (f"datasets.{name}", own),
-        ]
+        layers = [(f"{where}.datasets.{name}", self._mapping(f"{where}.datasets.{name}", chosen.get(name)))]
+        return self._laid(name, [*layers, (f"datasets.{name}", self._mapping(f"datasets.{name}"))], where, profile)
+
+    def _laid(self, name: str, layers: list[Layer], where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
+        """A data set out of what describes it, weakest first, over its preset and the profile's ``data``."""
+        path, own = layers[-1]
+        own = {key: value for key, value in own.items() if key != "watch"}  # which only DVC reads
+        layers = [(f"{where}.data", self._mapping(f"{where}.data", profile.get("data"))), *layers[:-1], (path, own)]
         preset = next((layer["preset"] for _, layer in reversed(layers) if layer.get("preset") is not None), None)
-        return [*self._preset_layer(f"datasets.{name}.preset", preset), *layers]
+        self.layers[name] = [*self._preset_layer(f"{path}.preset", preset), *layers]
+        return self._build(DatasetConfig, self.layers[name], path)
 
     def _preset_layer(self, key: str, preset: Any) -> list[Layer]:
         if preset is None:
@@ -256,25 +203,33 @@ class _Reader:
 
     def _experiment(self, name: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
         path = f"experiments.{name}"
-        own = dict(self._mapping(path))
-        preset, dataset, model = own.pop("preset", None), own.pop("dataset", None), own.pop("model", None)
+        published = self._mapping(f"{where}.published", profile.get("published"))
+        return self._trained([(path, self._mapping(path))], where, profile, published)
+
+    def _trained(
+        self, layers: list[Layer], where: str, profile: Mapping[str, Any], published: Mapping[str, Any]
+    ) -> ExperimentConfig | None:
+        """An experiment out of what describes it, weakest first, over its preset, published settings and profile."""
+        path = next(path for path, layer in reversed(layers) if "dataset" in layer or len(layers) == 1)
+        preset, dataset, chosen = (last(layers, key) for key in ("preset", "dataset", "published"))
         if preset not in MODELS:
             self.problems.append(Problem(f"{path}.preset", preset, f"be one of {', '.join(MODELS)}"))
-        if dataset not in self._mapping("datasets"):
-            known = ", ".join(map(str, self._mapping("datasets")))
-            self.problems.append(Problem(f"{path}.dataset", dataset, f"be one of {known}"))
-        if preset not in MODELS or not isinstance(dataset, str):
+        known = isinstance(dataset, str) and dataset in self.layers
+        if not known:
+            self.problems.append(Problem(f"{path}.dataset", dataset, f"be one of {', '.join(self.layers)}"))
+        if preset not in MODELS or not known:
             return None
-        spec = MODELS[preset]
-        sizes = [layer.get("size_px") for _, layer in self._dataset_layers(dataset, where, profile)]
-        sized = {"size_px": next((size for size in reversed(sizes) if size is not None), None)}
+        spec, own = MODELS[preset], own_options(preset)
+        settings = self._published(f"{path}.published", chosen or published.get(dataset), spec)
         network = self._build(
             MotionConfig,
             [
                 (f"models.{preset}", spec.model),
-                (f"datasets.{dataset}", sized),
+                (f"published settings for {preset}", settings.model),
+                (f"models.{preset}", own.model),
+                (f"datasets.{dataset}", {"size_px": last(self.layers[dataset], "size_px")}),
                 (f"{where}.model", self._mapping(f"{where}.model", profile.get("model"))),
-                (f"{path}.model", self._mapping(f"{path}.model", model)),
+                *((f"{key}.model", self._mapping(f"{key}.model", layer.get("model"))) for key, layer in layers),
             ],
             f"{path}.model",
         )
@@ -282,14 +237,36 @@ class _Reader:
             TrainConfig,
             [
                 (f"models.{preset}", spec.train),
+                (f"published settings for {preset}", settings.train),
+                (f"models.{preset}", own.train),
                 (f"{where}.train", self._mapping(f"{where}.train", profile.get("train"))),
-                (path, own),
+                *((key, without(layer, "preset", "dataset", "published", "model")) for key, layer in layers),
             ],
             path,
         )
         if network is None or train is None:
             return None
         return ExperimentConfig(preset=preset, dataset=dataset, model=network, train=train)
+
+    def _paper(self, file: PaperFile, where: str, profile: Mapping[str, Any]) -> Paper:
+        main = self._mapping(f"{where}.published", profile.get("published"))
+        return params_papers.resolve(
+            file,
+            where.partition(".")[2],
+            self.problems,
+            dataset=lambda name, layers: self._laid(name, layers, where, profile),
+            experiment=lambda layers, published: self._trained(layers, where, profile, {**main, **published}),
+        )
+
+    def _published(self, key: str, name: Any, spec: ModelSpec) -> PublishedSettings:
+        if name in (None, "none"):
+            return PublishedSettings()
+        motion = spec.model.get("motion", "first-order")
+        known = [known for known, kinds in PUBLISHED.items() if motion in kinds]
+        if name not in known:
+            self.problems.append(Problem(key, name, f"be none or one of {', '.join(known)} for this preset"))
+            return PublishedSettings()
+        return PUBLISHED[name][motion]
 
     def _animation(self, name: str) -> AnimationConfig | None:
         path = f"animations.{name}"
@@ -305,7 +282,7 @@ class _Reader:
     def _each(self, path: str, make: Any) -> dict[str, Any]:
         made = {str(name): make(str(name)) for name in self._mapping(path)}
         for name in made:
-            if not _is_plain_name(name):
+            if not params_papers.is_plain(name):
                 self.problems.append(Problem(f"{path}.{name}", name, "be letters, digits, '-' or '_' only"))
         return made
 
@@ -331,10 +308,6 @@ class _Reader:
             if key not in known:
                 where = f"{path}.{key}" if path else str(key)
                 self.problems.append(Problem(where, section[key], f"not be there; known here: {', '.join(known)}"))
-
-
-def _is_plain_name(name: str) -> bool:
-    return bool(name) and all(letter.isalnum() or letter in "-_" for letter in name) and name[0] != "-"
 
 
 def _named(entries: dict[str, T], section: str, name: str) -> T:

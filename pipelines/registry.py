@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
 CHECKPOINT_TAG = "checkpoint.path"
 """Where a version's checkpoint lies among its run's files."""
+IDENTITY_TAGS = ("weights.sha256", "imported.settings")
+"""Two versions with equal ones are the same model."""
 SERVED = Path(__file__).parent / "served" / "motion.py"
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
 MAX_TAG_LENGTH = 5000
@@ -188,10 +190,11 @@ class Parcel:
 def register(parcel: Parcel, store: Store) -> Version:
     """Log a model, register it as a version and give it the alias ``candidate``.
 
-    The same checkpoint (tag ``weights.sha256``) is registered once: a second time its version is found again.
+    The same checkpoint (tag ``weights.sha256``; of an imported one also its settings) is registered once: a second time
+    its version is found again.
     """
     for known in versions_of(parcel.name, store):
-        if known.tags.get("weights.sha256") == parcel.tags["weights.sha256"]:
+        if all(known.tags.get(tag) == parcel.tags.get(tag) for tag in IDENTITY_TAGS):
             _renew(known, parcel, store)
             return find(known.uri, store)
     with speaking_to(store.uri, timeout_s=store.timeout_s) as client, pointing_at(store):

@@ -12,6 +12,7 @@ from pipelines.params import Params
 from pipelines.report_data import Report, Reports, find, number, read_curves, size, whole
 from pipelines.report_images import Picture, embed, embed_bytes
 from pipelines.stage import Paths
+from training.metrics.catalog import METRICS
 
 LEARNED_RATIO = 0.9
 """A model of faces counts as having learned when its test L1 is at most this share of copy-source."""
@@ -39,6 +40,21 @@ class ScoreView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricView:
+    """One metric that rests on a network, on the test split and on unseen identities."""
+
+    name: str
+    """With its backbone."""
+    unit: str
+    test: float | None
+    test_copy: float | None
+    unseen: float | None
+    unseen_copy: float | None
+    counts: tuple[int, int, int]
+    """Frames of the test split that have a figure, whose truth shows nothing to compare with, whose result lost it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultView:
     """One experiment's evaluation."""
 
@@ -55,6 +71,15 @@ class ResultView:
     data_sha256: str
     bars: Picture | None
     strips: tuple[tuple[str, Picture], ...]
+    metrics: tuple[MetricView, ...]
+    """Beside L1."""
+    absent: tuple[tuple[str, str], ...]
+    """(metrics, why there is no figure) on the test split."""
+    networks: tuple[tuple[str, str, str], ...]
+    """(name, what it does, checksums) of the networks that metrics rest on."""
+    failures: tuple[tuple[str, str], ...]
+    """(clip, reason)."""
+    detect_every: int
 
     @property
     def verdict(self) -> str:
@@ -139,7 +164,68 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> Result
         data_sha256=str(report.get("data_sha256", "")),
         bars=embed(folder / "videos.png", alt=f"L1 of each video, {name}"),
         strips=tuple((clip, picture) for clip, picture in shown if picture is not None),
+        metrics=metrics(report),
+        absent=absent(report),
+        networks=tuple(
+            (str(find(one, "name") or ""), str(find(one, "what") or ""), _sums(find(one, "sha256")))
+            for one in _mappings(report.get("detectors"))
+        ),
+        failures=tuple(
+            (str(find(one, "video") or ""), str(find(one, "reason") or "")) for one in _mappings(report.get("failures"))
+        ),
+        detect_every=size(report.get("detect_every")) or 1,
     )
+
+
+def metrics(report: Report) -> tuple[MetricView, ...]:
+    """The metrics of an evaluation that have a figure or a copy-source, but L1 and the plain norms."""
+    test, unseen = (_entries(find(report.get(split), "metrics")) for split in ("test", "unseen"))
+    made = []
+    for name, entry in test.items():
+        other = unseen.get(name, {})
+        figures = [number(find(one, key)) for one in (entry, other) for key in ("value", "copy_source")]
+        if name == "l1" or "-l2" in name or all(figure is None for figure in figures):
+            continue
+        counts = tuple(size(find(entry, key)) for key in ("num_frames", "num_left_out", "num_missed"))
+        made.append(
+            MetricView(
+                name=name,
+                unit=str(find(entry, "unit") or ""),
+                test=figures[0],
+                test_copy=figures[1],
+                unseen=figures[2],
+                unseen_copy=figures[3],
+                counts=(counts[0], counts[1], counts[2]),
+            )
+        )
+    return tuple(made)
+
+
+def absent(report: Report) -> tuple[tuple[str, str], ...]:
+    """Which metrics of the test split have no figure, by reason."""
+    names: dict[str, list[str]] = {}
+    for name, entry in _entries(find(report.get("test"), "metrics")).items():
+        if find(entry, "absent"):
+            names.setdefault(str(entry["absent"]), []).append(name)
+    return tuple((", ".join(of), reason) for reason, of in names.items())
+
+
+def _entries(raw: Any) -> dict[str, Mapping[str, Any]]:
+    """Metrics by name, in the catalogue's order."""
+    found = raw if isinstance(raw, Mapping) else {}
+    order = list(METRICS)
+    kept = {str(name): entry for name, entry in found.items() if isinstance(entry, Mapping)}
+    places = {name: order.index(base) if (base := name.split("/")[0]) in order else len(order) for name in kept}
+    return {name: kept[name] for name in sorted(kept, key=lambda name: (places[name], name))}
+
+
+def _mappings(raw: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in raw if isinstance(entry, Mapping)] if isinstance(raw, list | tuple) else []
+
+
+def _sums(raw: Any) -> str:
+    found = raw if isinstance(raw, Mapping) else {}
+    return ", ".join(f"{name} {str(digest)[:12]}" for name, digest in found.items())
 
 
 def _score(raw: Any) -> ScoreView | None:

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Paths:
     """Where everything lies, below the project's root."""
 
     root: Path = Path()
+    apart: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Name of a paper's data set or experiment -> folder of its reports below reports/; `Params.report_folders`."""
 
     def raw(self, dataset: str) -> Path:
         """Media as fetched, and the download ledger."""
@@ -45,10 +47,14 @@ class Paths:
 
     def report(self, stage: str, name: str) -> Path:
         """A stage's report."""
+        if name in self.apart:
+            return self.root / "reports" / self.apart[name] / f"{stage}.json"
         return self.root / "reports" / stage / f"{name}.json"
 
     def pictures(self, stage: str, name: str) -> Path:
         """Folder of a stage's pictures."""
+        if name in self.apart:
+            return self.root / "reports" / self.apart[name] / stage
         return self.root / "reports" / stage / name
 
     @property

@@ -23,7 +23,8 @@ from pipelines.shipping import ship
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
 from pipelines.train_display import display
 from pipelines.train_report import Backend, Made, TrainReport, losses_csv, make_report
-from training.checkpoint import MANIFEST, export_weights, file_sha256, read_info
+from pipelines.train_stages import in_steps, second_job
+from training.checkpoint import MANIFEST, CheckpointInfo, export_weights, file_sha256, read_info
 from training.config import TrainConfig
 from training.feed import ShardReader
 from training.job import TrainJob, TrainResult
@@ -45,6 +46,9 @@ OPERATIONAL = frozenset(
         "max_failures",
         "feed_threads",
         "prefetch_batches",
+        "compile",
+        "channels_last",
+        "fused_optimizer",
     }
 )
 """Keys of a training that change how it runs and not, but for rounding, what comes out."""
@@ -76,46 +80,57 @@ def run(
     Raises:
         InkmotionError: the training can't start or go on, or was stopped before its end.
     """
-    experiment = params.experiment(name)
-    shards = paths.shards(experiment.dataset)
-    split_rule = ShardReader(shards).index.split_rule
+    shards = paths.shards(params.experiment(name).dataset)
+    reader = ShardReader(shards)
+    experiment = in_steps(params.experiment(name), reader)
     data_sha256 = file_sha256(shards / INDEX_NAME)
     location = _location(name, experiment, data_sha256, params, paths, resume=resume)
     job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location)
     writes = backend == "ray" or int(os.environ.get("RANK", "0")) == 0  # under torchrun every rank gets here
     with _locked(paths.trained(name), location) if writes else contextlib.nullcontext():
-        if fresh and writes:
-            _remove(location)
-        with contextlib.closing(RunFolder(location)) as folder:
-            result = None if fresh else _finished(folder, job.train.max_steps)
-            if result is None:
-                _check_model(folder, job)
-                result = _train(job, params, backend)
-            else:
-                log.info("run %s is finished: its model is exported again", job.run_name)
-            made = _made(job, result, folder, paths.trained(name) if writes else None)
-        report = make_report(made, dataset=experiment.dataset, split_rule=split_rule, backend=backend)
+        made = _stage(job, params, backend, fresh=fresh, writes=writes)
+        second = second_job(job, RunFolder(location).place(made.result.steps), reader)
+        after = None if second is None else _stage(second, params, backend, fresh=fresh, writes=writes)
+        if writes:
+            made = dataclasses.replace(made, info=_export(made, after, paths.trained(name)))
+        split_rule = reader.index.split_rule
+        report = make_report(made, after, dataset=experiment.dataset, split_rule=split_rule, backend=backend)
         if writes:
             write_text(paths.report("train", name).with_name(f"{name}-losses.csv"), losses_csv(made.curves))
             write_report(paths.report("train", name), report)
     return report
 
 
-def _made(job: TrainJob, result: TrainResult, folder: RunFolder, target: Path | None) -> Made:
-    """Export the final model, and gather what was recorded."""
-    checkpoint = folder.checkpoint(result.steps)
-    if target is None:
-        return Made(job=job, result=result, info=read_info(checkpoint), curves=[], mlflow_run_id=None)
-    with fresh_folder(target) as making:
-        info = export_weights(checkpoint, making)
-    folder.fetch(RECORDS)
-    run_id = _deliver(folder, job)
-    return Made(job=job, result=result, info=info, curves=read_metrics(folder.local), mlflow_run_id=run_id)
+def _stage(job: TrainJob, params: Params, backend: Backend, *, fresh: bool, writes: bool) -> Made:
+    """Train one stage to its end, unless that is done already, and gather what was recorded."""
+    if fresh and writes:
+        _remove(job.run_folder)
+    with contextlib.closing(RunFolder(job.run_folder)) as folder:
+        result = None if fresh else _finished(folder, job.train.max_steps)
+        if result is None:
+            _check_model(folder, job)
+            result = _train(job, params, backend)
+        else:
+            log.info("run %s is finished: its model is exported again", job.run_name)
+        info = read_info(folder.checkpoint(result.steps))
+        if not writes:
+            return Made(job=job, result=result, info=info, curves=[], mlflow_run_id=None)
+        folder.fetch(RECORDS)
+        run_id = _deliver(folder, job)
+        return Made(job=job, result=result, info=info, curves=read_metrics(folder.local), mlflow_run_id=run_id)
+
+
+def _export(made: Made, after: Made | None, target: Path) -> CheckpointInfo:
+    """The final model: of the second stage where there was one."""
+    last, first = (made, None) if after is None else (after, made.info)
+    with contextlib.closing(RunFolder(last.job.run_folder)) as folder, fresh_folder(target) as making:
+        return export_weights(folder.checkpoint(last.result.steps), making, first=first)
 
 
 def run_hash(experiment: ExperimentConfig, data_sha256: str) -> str:
     """Of everything that changes a training's result."""
     train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
+    train.pop("avd")  # a run of its own, which goes on from this one
     facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_LETTERS]
 

@@ -35,6 +35,20 @@ TOTAL = "loss/total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondStage:
+    """The training of the AVD networks, after all else."""
+
+    run_name: str
+    steps: int
+    images_seen: int
+    seconds: float
+    step_s: float
+    first_loss: float | None
+    """As of the first stage."""
+    last_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
     """What a training did, and with what; times are of all its attempts together unless the name says otherwise."""
 
@@ -70,6 +84,12 @@ class TrainReport:
     """Sum of all terms, mean of the first tenth of the steps."""
     last_loss: float | None
     """Likewise of the last tenth."""
+    memory_mb: float | None
+    """The most that rank 0's process (on a GPU, its device) has held."""
+    num_parameters: dict[str, int]
+    """By network."""
+    second_stage: SecondStage | None
+    """Of a model that has one."""
     weights_sha256: str
     mlflow_run_id: str | None
     tags: dict[str, str]
@@ -86,11 +106,13 @@ class Made:
     mlflow_run_id: str | None
 
 
-def make_report(made: Made, *, dataset: str, split_rule: str, backend: Backend) -> TrainReport:
-    """Put a training's figures together."""
-    totals = [total for _, values in made.curves if (total := total_loss(values)) is not None]
-    part = max(1, len(totals) // 10)
+def make_report(
+    made: Made, after: Made | None = None, *, dataset: str, split_rule: str, backend: Backend
+) -> TrainReport:
+    """Put a training's figures together; ``after`` is its second stage."""
+    first, last = _ends(made)
     figures = asdict(made.result)
+    memory = [values["memory/mb"] for _, values in made.curves if "memory/mb" in values]
     return TrainReport(
         experiment=made.job.experiment,
         preset=made.job.preset,
@@ -102,13 +124,47 @@ def make_report(made: Made, *, dataset: str, split_rule: str, backend: Backend) 
         backend=backend,
         validation_l1=made.info.metrics.get(L1),
         validation_copy_source_l1=made.info.metrics.get(COPY_L1),
-        first_loss=sum(totals[:part]) / part if totals else None,
-        last_loss=sum(totals[-part:]) / part if totals else None,
+        first_loss=first,
+        last_loss=last,
+        memory_mb=max(memory, default=None),
+        num_parameters=_parameters(made.job),
+        second_stage=None if after is None else _second(after),
         weights_sha256=made.info.sha256,
         mlflow_run_id=made.mlflow_run_id,
         tags=dict(made.job.tags),
         **{key: figures[key] for key in FIGURES},
     )
+
+
+def _second(made: Made) -> SecondStage:
+    first, last = _ends(made)
+    return SecondStage(
+        run_name=made.job.run_name,
+        steps=made.result.steps,
+        images_seen=made.result.images_seen,
+        seconds=made.result.seconds,
+        step_s=made.result.step_s,
+        first_loss=first,
+        last_loss=last,
+    )
+
+
+def _ends(made: Made) -> tuple[float | None, float | None]:
+    """The sum of all terms, mean of the first and of the last tenth of the steps."""
+    totals = [total for _, values in made.curves if (total := total_loss(values)) is not None]
+    part = max(1, len(totals) // 10)
+    return (sum(totals[:part]) / part, sum(totals[-part:]) / part) if totals else (None, None)
+
+
+def _parameters(job: TrainJob) -> dict[str, int]:
+    """Counted on networks without memory."""
+    import torch
+
+    from training.job import load_callable
+
+    with torch.device("meta"):
+        networks = load_callable(job.build)(job.model)
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
 
 def losses_csv(curves: Curves) -> str:

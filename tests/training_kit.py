@@ -34,7 +34,7 @@ from training.recipes import motion
 from training.runfolder import RunFolder
 
 SIZE_PX = 32
-ADVERSARIAL = LossConfig(generator_gan=1.0, pixel=1.0, perceptual=(1.0, 1.0))
+ADVERSARIAL = LossConfig(gan="lsgan", pixel=1.0, perceptual=(1.0, 1.0))
 
 
 def write_shards(folder: Path, *, num_train: int = 4, num_test: int = 2, num_frames: int = 12) -> Path:

@@ -7,6 +7,7 @@ folder without a manifest is no checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -200,10 +201,21 @@ def fill(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], *, em
         network.load_state_dict(own)
 
 
-def export_weights(checkpoint: Path, target: Path) -> CheckpointInfo:
-    """Write a checkpoint's weights and manifest, without the training's state, into the empty folder ``target``."""
+def export_weights(checkpoint: Path, target: Path, *, first: CheckpointInfo | None = None) -> CheckpointInfo:
+    """Write a checkpoint's weights and manifest, without the training's state, into the empty folder ``target``.
+
+    Args:
+        checkpoint: the folder to take from.
+        target: the folder to fill.
+        first: the manifest of the first stage, where ``checkpoint`` is of a second one: steps, settings and figures
+            are the first stage's, which trained what is judged.
+    """
     info = read_info(checkpoint)
-    return write_checkpoint(target, info, read_tensors(checkpoint, info), None)
+    tensors = read_tensors(checkpoint, info)
+    if first is not None:
+        kept = {"step": first.step, "images_seen": first.images_seen, "train": first.train, "metrics": first.metrics}
+        info = dataclasses.replace(info, **kept)  # type: ignore[arg-type]
+    return write_checkpoint(target, info, tensors, None)
 
 
 def file_sha256(path: Path) -> str:

@@ -16,15 +16,22 @@ class LossConfig:
     """One weight per feature level of the backbone, at every scale of the pyramid."""
     pixel: float = 0.0
     """Mean absolute difference of the frames, in [0, 1]."""
-    generator_gan: float = 0.0
-    """0 skips the discriminator's phase entirely, as published for VoxCeleb."""
+    gan: Literal["none", "lsgan", "hinge"] = "none"
+    """``none`` skips the discriminator's phase entirely, as published for VoxCeleb. ``lsgan``: least squares.
+    ``hinge``: relu(beta - real) + relu(delta + fake) for the discriminator, -relu(alpha + fake) for the generator."""
+    generator_gan: float = 1.0
     discriminator_gan: float = 1.0
+    hinge_alpha: float = 1.0
+    hinge_beta: float = 1.0
+    hinge_delta: float = 1.0
     feature_matching: tuple[float, ...] = (10.0, 10.0, 10.0, 10.0)
     equivariance_value: float = 10.0
+    """Of keypoints, or of regions' centres."""
     equivariance_jacobian: float = 10.0
+    """Of Jacobians, or of regions' axes."""
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        weights = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "gan"}
         check(
             *(
                 (min(w if isinstance(w, tuple) else (w,), default=0.0) >= 0, key, w, "be 0 or more")
@@ -50,6 +57,63 @@ class TransformConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of a pair of frames, the same for both; 0 leaves one out. Flips have keys of their own."""
+
+    brightness: float = 0.0
+    """A factor in 1 - this to 1 + this; contrast and saturation likewise."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """A turn of the colour circle by up to this share of it, to either side; at most 0.5."""
+    resize: tuple[float, float] = (1.0, 1.0)
+    """Frames are scaled by a factor drawn between these, then cropped (or reflected) back to their size."""
+
+    def __post_init__(self) -> None:
+        names = ("brightness", "contrast", "saturation")
+        check(
+            *((0 <= getattr(self, name) <= 1, name, getattr(self, name), "lie in 0 to 1") for name in names),
+            (0 <= self.hue <= 0.5, "hue", self.hue, "lie in 0 to 0.5"),
+            (
+                len(self.resize) == 2 and 0.5 <= self.resize[0] <= self.resize[1] <= 2,
+                "resize",
+                self.resize,
+                "be two factors in 0.5 to 2, the smaller first",
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvdConfig:
+    """The second stage of a model with ``avd``: all but the AVD networks stand still (Siarohin et al., CVPR 2021)."""
+
+    max_steps: int | None = None
+    """null: as ``max_epochs`` says; 0: no second stage."""
+    max_epochs: int | None = None
+    batch_size: int = 256
+    num_repeats: int = 1
+    learning_rate: float = 1e-3
+    milestone_epochs: tuple[int, ...] = ()
+    distortion: float = 0.25
+    """Driving regions are stretched by a factor in 1 - this to 1 + this along each axis, and must come back."""
+    shift: float = 1.0
+    """Weight of the centres' loss."""
+    affine: float = 1.0
+    """Weight of the axes' loss."""
+
+    def __post_init__(self) -> None:
+        check(
+            (self.max_steps is None or self.max_steps >= 0, "max_steps", self.max_steps, "be 0 or more, or null"),
+            (self.max_epochs is None or self.max_epochs >= 1, "max_epochs", self.max_epochs, "be 1 or more, or null"),
+            (self.batch_size >= 2, "batch_size", self.batch_size, "be 2 or more"),
+            (self.num_repeats >= 1, "num_repeats", self.num_repeats, "be 1 or more"),
+            (self.learning_rate > 0, "learning_rate", self.learning_rate, "be above 0"),
+            (0 <= self.distortion < 1, "distortion", self.distortion, "lie in [0, 1)"),
+            (min(self.shift, self.affine) >= 0, "shift", min(self.shift, self.affine), "be 0 or more, like affine"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """One training. Sizes are counts of samples (pairs of frames) unless the name says otherwise."""
 
@@ -57,6 +121,8 @@ class TrainConfig:
     batch_size: int = 32
     """Global: over all workers."""
     max_steps: int = 100_000
+    max_epochs: int | None = None
+    """In place of ``max_steps``: an epoch visits every clip (or identity) ``num_repeats`` times."""
     num_workers: int | None = None
     """Processes; null: one per GPU, or 1 without a GPU."""
     num_threads: int | None = None
@@ -73,11 +139,14 @@ class TrainConfig:
     flip_horizontal: bool = True
     flip_time: bool = True
     lr_generator: float = 2e-4
+    """A rate of 0 leaves a network as it is."""
     lr_keypoint_detector: float = 2e-4
     lr_discriminator: float = 2e-4
     adam_betas: tuple[float, float] = (0.5, 0.999)
     milestones: tuple[int, ...] = ()
     """Steps at which every learning rate is multiplied by ``gamma``."""
+    milestone_epochs: tuple[int, ...] = ()
+    """In place of ``milestones``, with ``max_epochs``."""
     gamma: float = 0.1
     max_grad_norm: float | None = None
     """Gradients of a phase are scaled down to this norm; null: never."""
@@ -89,6 +158,14 @@ class TrainConfig:
     perceptual_scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     losses: LossConfig = field(default_factory=LossConfig)
     transform: TransformConfig = field(default_factory=TransformConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    avd: AvdConfig = field(default_factory=AvdConfig)
+    channels_last: bool | None = None
+    """Memory order of images and weights; null: where it is faster (on GPUs, and on CPUs in bf16)."""
+    compile: bool = False
+    """Let torch.compile make kernels of the networks; the first step then takes a minute."""
+    fused_optimizer: bool | None = None
+    """One kernel for all of Adam; null: on GPUs."""
     log_every_steps: int = 10
     checkpoint_every_steps: int = 1_000
     keep_last: int = 3
@@ -117,13 +194,20 @@ class TrainConfig:
             "checkpoint_every_steps",
         )
         at_least_one += ("keep_last", "num_validation_pairs", "feed_threads", "prefetch_batches")
-        not_negative = ("validate_every_steps", "picture_every_steps", "ema_decay")
-        rates = ("lr_generator", "lr_keypoint_detector", "lr_discriminator", "gamma")
+        not_negative: tuple[str, ...] = ("validate_every_steps", "picture_every_steps", "ema_decay")
+        not_negative += ("lr_generator", "lr_keypoint_detector", "lr_discriminator")
         workers = self.num_workers or 1
         check(
             *((getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more") for key in at_least_one),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
-            *((getattr(self, key) > 0, key, getattr(self, key), "be above 0") for key in rates),
+            (self.gamma > 0, "gamma", self.gamma, "be above 0"),
+            (self.max_epochs is None or self.max_epochs >= 1, "max_epochs", self.max_epochs, "be 1 or more, or null"),
+            (
+                not self.milestone_epochs or self.max_epochs is not None,
+                "milestone_epochs",
+                self.milestone_epochs,
+                "stand with max_epochs; use milestones with max_steps",
+            ),
             (self.num_workers is None or workers >= 1, "num_workers", self.num_workers, "be 1 or more, or null"),
             (
                 self.num_threads is None or self.num_threads >= 1,

@@ -33,6 +33,8 @@ class TrainJob:
     """Folder or URL for checkpoints, records and pictures; every worker must reach it."""
     init_weights: str | None = None
     """Folder or URL of a checkpoint whose weights the training starts from."""
+    init_averaged: bool = False
+    """Start from that checkpoint's moving average; else from its weights as they were trained."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Lineage, for the tracking store."""
     tracking_uri: str | None = None

@@ -137,6 +137,8 @@ class Outside:
     """What the pictures show (rank 0)."""
     waited_s: Callable[[], float] = lambda: 0.0
     """How long the feed has kept this rank waiting."""
+    keep_batch: Callable[[int, PairBatch], str] | None = None
+    """Keep this rank's batch of a step that went wrong, for inspection; the folder of all ranks' batches."""
     attempt: int = 1
 
 
@@ -186,7 +188,7 @@ class Loop:
             if pairs is None:
                 self.interrupted = True
                 break
-            values = self.trainer.step(pairs)
+            values = self._step(pairs)
             best = self._validate(values)
             self.clock.note(time.perf_counter() - began_s)
             self._tell(values)
@@ -194,6 +196,17 @@ class Loop:
                 self._save()
         if self._saved_step != self.state.step:
             self._save()
+
+    def _step(self, pairs: PairBatch) -> dict[str, float]:
+        """Take one step; when it can't be taken, this rank's batch is kept."""
+        step = self.state.step + 1
+        try:
+            return self.trainer.step(pairs)
+        except TrainingError as error:
+            if self.outside.keep_batch is None:
+                raise
+            place = self.outside.keep_batch(step, pairs)
+            raise TrainingError(f"{error} Every rank's batch is kept in {place}.") from error
 
     def _next(self, batches: Iterator[PairBatch]) -> PairBatch | None:
         """The next batch; None when any rank was asked to stop."""

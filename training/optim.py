@@ -13,15 +13,18 @@ from training.config import TrainConfig
 ADAM_EPS = 1e-8
 
 
-def adam(groups: Mapping[str, tuple[Iterable[nn.Parameter], float]], betas: tuple[float, float]) -> torch.optim.Adam:
+def adam(
+    groups: Mapping[str, tuple[Iterable[nn.Parameter], float]], betas: tuple[float, float], *, fused: bool = False
+) -> torch.optim.Adam:
     """Adam with one group of parameters per network.
 
     Args:
         groups: name -> (parameters, learning rate).
         betas: decay of the gradients' first and second moment.
+        fused: one kernel for everything; weights, gradients and moments must lie in the same order in memory.
     """
     described = [{"params": list(params), "lr": lr, "name": name} for name, (params, lr) in groups.items()]
-    return torch.optim.Adam(described, betas=betas, eps=ADAM_EPS)
+    return torch.optim.Adam(described, betas=betas, eps=ADAM_EPS, fused=fused or None)
 
 
 def schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -40,6 +40,54 @@ def with_points(frames: np.ndarray, points: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def with_regions(frames: np.ndarray, centres: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Draw every region as the ellipse of one standard deviation, the same colour for the same region.
+
+    Args:
+        frames: uint8, (B, H, W, 3).
+        centres: (x, y) in [-1, 1], (B, K, 2).
+        covariance: in squared image units, (B, K, 2, 2).
+    """
+    drawn = frames.copy()
+    num, height, width, _ = frames.shape
+    rows, columns = np.mgrid[:height, :width]
+    places = np.stack([columns * 2 / (width - 1) - 1, rows * 2 / (height - 1) - 1], axis=-1)
+    thin = np.eye(2) * (2 / height) ** 2  # an ellipse is never thinner than a pixel
+    for i in range(num):
+        for k, colour in enumerate(colours(centres.shape[1])):
+            away = places - centres[i, k]
+            distance = np.einsum("hwi,ij,hwj->hw", away, np.linalg.inv(covariance[i, k] + thin), away)
+            inside = distance <= 1
+            drawn[i][inside] = (drawn[i][inside] * 0.5 + colour * 0.5).astype(np.uint8)
+    return drawn
+
+
+def flow_colours(deformation: Tensor) -> np.ndarray:
+    """A motion as colours: the hue is its direction, the saturation its length, white where nothing moves.
+
+    Args:
+        deformation: where each pixel is read, (B, h, w, 2) in [-1, 1]; a quarter of the frame is a full colour.
+
+    Returns:
+        uint8, (B, h, w, 3).
+    """
+    grid_xy = deformation.detach().float().cpu().numpy()
+    height, width = grid_xy.shape[1:3]
+    still = np.stack(np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height)), axis=-1)
+    moved = grid_xy - still
+    hue = (np.arctan2(moved[..., 1], moved[..., 0]) / (2 * np.pi)) % 1.0 * 6
+    length = np.clip(np.linalg.norm(moved, axis=-1) / 0.5, 0, 1)[..., None]
+    pure = np.clip(np.abs((hue[..., None] + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    return np.asarray(((1 - length + length * pure) * 255).round(), dtype=np.uint8)
+
+
+def enlarged(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames (B, h, w, 3) at another size, by repeating or leaving out pixels."""
+    rows = np.arange(height) * frames.shape[1] // height
+    columns = np.arange(width) * frames.shape[2] // width
+    return frames[:, rows][:, :, columns]
+
+
 def colours(num: int) -> np.ndarray:
     """``num`` colours evenly round the hue circle, uint8, (num, 3)."""
     hue = np.arange(num)[:, None] / max(num, 1) * 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +13,24 @@ from models.layers.blocks import DownBlock, UpBlock
 class HourglassEncoder(nn.Module):
     """Halves the size ``num_blocks`` times."""
 
-    def __init__(self, in_channels: int, *, expansion: int, num_blocks: int, max_features: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        expansion: int,
+        num_blocks: int,
+        max_features: int,
+        attention: str = "none",
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         widths = [in_channels, *(min(max_features, expansion * 2 ** (i + 1)) for i in range(num_blocks))]
+        own = attention if attention == "channel" else "none"  # scSE belongs to decoders
         self.down_blocks = nn.ModuleList(
-            DownBlock(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
+            DownBlock(before, after, residual=residual, attention=own)
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
         )
+        self.out_channels = widths[-1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> all levels, the input first, each half the one before."""
@@ -29,13 +43,22 @@ class HourglassEncoder(nn.Module):
 class HourglassDecoder(nn.Module):
     """Doubles the size ``num_blocks`` times, and beside each result lays the encoder's level of that size."""
 
-    def __init__(self, in_channels: int, *, expansion: int, num_blocks: int, max_features: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        expansion: int,
+        num_blocks: int,
+        max_features: int,
+        attention: str = "none",
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         blocks = []
         for i in reversed(range(num_blocks)):
             deeper = min(max_features, expansion * 2 ** (i + 1))
             joined = deeper if i == num_blocks - 1 else 2 * deeper
-            blocks.append(UpBlock(joined, min(max_features, expansion * 2**i)))
+            blocks.append(UpBlock(joined, min(max_features, expansion * 2**i), residual=residual, attention=attention))
         self.up_blocks = nn.ModuleList(blocks)
         self.out_channels = expansion + in_channels
 
@@ -51,9 +74,29 @@ class HourglassDecoder(nn.Module):
 class Hourglass(nn.Module):
     """Encoder and decoder; the input itself is the last part of the output."""
 
-    def __init__(self, in_channels: int, *, expansion: int, num_blocks: int, max_features: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        expansion: int,
+        num_blocks: int,
+        max_features: int,
+        attention: str = "none",
+        residual: bool = False,
+    ) -> None:
+        """Build both halves.
+
+        Args:
+            in_channels: of the input.
+            expansion: width of the first stage is twice this; it doubles with every stage.
+            num_blocks: stages of each half.
+            max_features: the widest a stage gets.
+            attention: ``none``, ``channel`` (behind every stage) or ``scse`` (behind every stage of the decoder).
+            residual: a residual block in every stage.
+        """
         super().__init__()
-        shape = {"expansion": expansion, "num_blocks": num_blocks, "max_features": max_features}
+        shape: dict[str, Any] = {"expansion": expansion, "num_blocks": num_blocks, "max_features": max_features}
+        shape |= {"attention": attention, "residual": residual}
         self.encoder = HourglassEncoder(in_channels, **shape)
         self.decoder = HourglassDecoder(in_channels, **shape)
         self.out_channels = self.decoder.out_channels

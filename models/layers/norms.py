@@ -65,6 +65,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
 
+class BatchNorm1d(BatchNorm2d):
+    """`BatchNorm2d` of vectors."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each channel: (B, C) -> same."""
+        return super().forward(input[..., None, None])[..., 0, 0]
+
+
 def _world_size() -> int:
     if not (dist.is_available() and dist.is_initialized()):
         return 1

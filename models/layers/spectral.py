@@ -16,9 +16,19 @@ class SpectralConv2d(nn.Module):
     singular vectors ``weight_u`` (out,) and ``weight_v`` (in * k * k,), the names that published checkpoints use.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, eps: float = 1e-12) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        padding: int = 0,
+        dilation: int = 1,
+        eps: float = 1e-12,
+    ) -> None:
         super().__init__()
         plain = nn.Conv2d(in_channels, out_channels, kernel_size)
+        self.padding, self.dilation = padding, dilation
         assert plain.bias is not None, "nn.Conv2d has a bias by default"
         self.bias = plain.bias
         self.weight_orig = plain.weight
@@ -30,17 +40,17 @@ class SpectralConv2d(nn.Module):
         self.weight_v: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve without padding.
+        """Convolve.
 
         Args:
             x: (B, in, H, W).
 
         Returns:
-            (B, out, H - k + 1, W - k + 1).
+            (B, out, H + 2p - d(k - 1), W + 2p - d(k - 1)) for padding p and dilation d.
         """
         with full_precision(x):
             weight = self._normalised_weight()
-        return F.conv2d(x, weight, self.bias)
+        return F.conv2d(x, weight, self.bias, padding=self.padding, dilation=self.dilation)
 
     def _normalised_weight(self) -> Tensor:
         rows = self.weight_orig.flatten(1)

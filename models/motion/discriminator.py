@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import ShapeError, must
+from models.layers.attention import bottleneck_width
 from models.layers.precision import wide
 from models.layers.resampling import ImagePyramid
 from models.layers.spectral import SpectralConv2d
@@ -54,22 +55,30 @@ class _PatchDiscriminator(nn.Module):
         super().__init__()
         self.sees_keypoints = config.discriminator_keypoints
         self.variance = config.keypoint_variance
-        num, top = config.discriminator_blocks, config.discriminator_max_features
+        num, top = config.discriminator_blocks, config.features(config.discriminator_max_features)
+        first = config.features(config.discriminator_expansion)
         widths = [3 + config.num_keypoints * self.sees_keypoints]
-        widths += [min(top, config.discriminator_expansion * 2 ** (i + 1)) for i in range(num)]
-        spectral = config.discriminator_spectral_norm
+        widths += [min(top, first * 2 ** (i + 1)) for i in range(num)]
+        self.tanh = config.output_activation == "tanh"
+        spectral = config.discriminator_norm in ("spectral", "multi")
+        instance = config.discriminator_norm in ("instance", "multi")
         self.down_blocks = nn.ModuleList(
-            _Block(widths[i], widths[i + 1], norm=i > 0, pool=i < num - 1, spectral=spectral) for i in range(num)
+            _Block(widths[i], widths[i + 1], norm=instance and i > 0, pool=i < num - 1, spectral=spectral)
+            for i in range(num)
         )
+        fused = config.discriminator_head == "dual-channel-fusion"
+        self.fusion = DualChannelFusion(widths[-1], spectral=spectral) if fused else None
         self.conv = _conv(widths[-1], 1, 1, spectral=spectral)
 
     def forward(self, image: Tensor, keypoints: Keypoints | None) -> Judged:
         """(B, 3, H, W) -> features and scores."""
-        x = self._with_keypoints(image, keypoints) if self.sees_keypoints else image
+        x = image * 2 - 1 if self.tanh else image
+        x = self._with_keypoints(x, keypoints) if self.sees_keypoints else x
         features = []
         for block in self.down_blocks:
             x = block(x)
             features.append(x)
+        x = x if self.fusion is None else self.fusion(x)
         return Judged(features, wide(self.conv(x)))
 
     def _with_keypoints(self, image: Tensor, keypoints: Keypoints | None) -> Tensor:
@@ -98,6 +107,33 @@ class _Block(nn.Module):
         return F.avg_pool2d(x, 2) if self.pool else x
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, *, spectral: bool) -> nn.Module:
+class DualChannelFusion(nn.Module):
+    """Adaptive dual-channel fusion: ``x + w1 b1(x) + w2 b2(x)`` ("Dual-Channel Fusion", figure 6, as far as legible).
+
+    b1 is a 3x3 convolution, b2 one of dilation 2; the mean of their sum goes through a bottleneck of a sixteenth of the
+    channels to two weights a channel, w1 + w2 = 1. The figure says neither the kernels nor the way to the weights: they
+    are this project's reading.
+    """
+
+    def __init__(self, channels: int, *, spectral: bool) -> None:
+        super().__init__()
+        width = bottleneck_width(channels)
+        self.near = _conv(channels, channels, 3, spectral=spectral, padding=1)
+        self.far = _conv(channels, channels, 3, spectral=spectral, padding=2, dilation=2)
+        self.reduce = nn.Linear(channels, width)
+        self.expand = nn.Linear(width, 2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> same."""
+        near, far = self.near(x), self.far(x)
+        scores = self.expand(F.relu(self.reduce((near + far).mean((-2, -1)))))
+        weights = torch.softmax(scores.unflatten(1, (2, -1)), dim=1)[..., None, None]
+        fused: Tensor = x + weights[:, 0] * near + weights[:, 1] * far
+        return fused
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, *, spectral: bool, padding: int = 0, dilation: int = 1
+) -> nn.Module:
     kind = SpectralConv2d if spectral else nn.Conv2d
-    return kind(in_channels, out_channels, kernel_size)
+    return kind(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)

@@ -19,9 +19,11 @@ def signature() -> Any:
         outputs=Schema([TensorSpec(np.dtype("float32"), frames)]),
         params=ParamSchema(
             [
+                ParamSpec("mode", DataType.string, "relative"),
                 ParamSpec("relative", DataType.boolean, True),
                 ParamSpec("adapt_scale", DataType.boolean, False),
                 ParamSpec("find_best_frame", DataType.boolean, False),
+                ParamSpec("smoothing", DataType.double, 0.0),
             ]
         ),
     )

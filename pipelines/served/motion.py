@@ -3,21 +3,30 @@
 It runs wherever mlflow (or mlflow-skinny with pandas), onnxruntime, numpy and Pillow are installed:
 
     model = mlflow.pyfunc.load_model("models:/NAME@champion")
-    frames = model.predict({"source": picture[None], "driving": video}, params={"relative": True})
+    frames = model.predict({"source": picture[None], "driving": video}, params={"mode": "relative"})
 
 ``source`` is uint8 RGB (1, H, W, 3), ``driving`` uint8 RGB (N, H, W, 3), both of any size; ``frames`` is float32
-(N, S, S, 3) in [0, 1]. The parameters: ``relative`` (default true) transfers the driving video's movement since its
-reference frame, false its absolute keypoints; ``adapt_scale`` scales relative movement by the ratio of the keypoints'
-convex hulls; ``find_best_frame`` takes as reference the driving frame whose pose is nearest the source's.
+(N, S, S, 3) in [0, 1]. M pictures in ``source``, 2 or more, give (M, N, S, S, 3). The parameters:
 
-Letters of the shapes: N frames, K keypoints, S the model's frame size in pixels, H and W any height and width. Points
-are (x, y) in [-1, 1].
+    mode             "relative" (default): the driving video's movement since its reference frame; "absolute": its
+                     keypoints as they are; "avd": the source's shape in the driving pose, of models with an AVD network
+    relative         false means mode "absolute"
+    adapt_scale      scale relative movement by the ratio of the keypoints' convex hulls; regions always do
+    find_best_frame  reference: the driving frame whose pose is nearest the source's; else the first
+    smoothing        width of `smooth` in frames; 0 (default): none
+
+A long video goes through `MotionSession.animate`, an iterator, in constant memory.
+
+Letters of the shapes: N frames, M sources, K keypoints or regions, S the model's frame size in pixels, H and W any
+height and width. Points are (x, y) in [-1, 1].
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,22 +46,40 @@ if TYPE_CHECKING:
 else:
     ModelInput = np.ndarray  # MLflow knows no hint for a dict of tensors, and warns of every hint that it does not know
 
+DEFAULTS = {"mode": "relative", "relative": True, "adapt_scale": False, "find_best_frame": False, "smoothing": 0.0}
+MODES = ("relative", "absolute", "avd")
+_PARTS = ("keypoint", "encoded", "prediction", "avd")
+"""Of the graph, in the order of its switch; each is the head of its outputs' names."""
 _PIXELS_PER_BATCH = 1 << 20
 """Frames are computed in batches of so many pixels, which bounds the memory: 16 frames at 256 px."""
+_SOURCES_KEPT = 4
+"""Encodings that a session remembers."""
 _TINY = 1e-12
 
 
 class Motion(NamedTuple):
-    """Keypoints of N frames, as numpy arrays."""
+    """Keypoints or regions of N frames, as numpy arrays."""
 
     value: Array
     """(N, K, 2) in [-1, 1], x first."""
     jacobian: Array
-    """(N, K, 2, 2); the identity for a model without Jacobians."""
+    """(N, K, 2, 2): of a region its axes; the identity for a model without Jacobians."""
+    covariance: Array | None = None
+    """(N, K, 2, 2), in squared image units; None for keypoints."""
 
     def take(self, frame: int) -> Motion:
         """One frame's keypoints, (1, K, ...)."""
-        return Motion(self.value[frame : frame + 1], self.jacobian[frame : frame + 1])
+        return self.part(frame, frame + 1)
+
+    def part(self, start: int, stop: int | None = None) -> Motion:
+        """The frames from ``start`` to before ``stop``."""
+        return Motion(*(None if array is None else array[start:stop] for array in self))  # type: ignore[arg-type]
+
+
+def joined(parts: Sequence[Motion]) -> Motion:
+    """The frames of one or more parts, one after another."""
+    arrays = (None if of[0] is None else np.concatenate(of) for of in zip(*parts, strict=True))
+    return Motion(*arrays)  # type: ignore[arg-type]
 
 
 class MotionSession:
@@ -72,19 +99,18 @@ class MotionSession:
         chosen = list(providers) if providers is not None else _usable_providers()
         self._session = onnxruntime.InferenceSession(str(onnx), options, providers=chosen)
         shapes = {port.name: port.shape for port in self._session.get_inputs()}
+        self._outputs = [port.name for port in self._session.get_outputs()]
+        if "part" not in shapes:
+            raise ValueError(f"{onnx} must have an input called part; got {list(shapes)}. Register the model again.")
         self.size_px = int(shapes["source"][-1])
         """Height and width of the model's frames."""
         self.num_keypoints = int(shapes["motion_value"][1])
+        self.has_avd = "avd_value" in self._outputs
+        """Whether `disentangle` works."""
         self._batch = max(1, min(64, _PIXELS_PER_BATCH // self.size_px**2))
-        self._only = onnxruntime.RunOptions()
-        self._only.only_execute_path_to_fetches = True
-        side, count = self.size_px, self.num_keypoints
-        self._unused = {
-            "source": np.zeros((1, 3, side, side), np.float32),
-            "driving": np.zeros((1, 3, side, side), np.float32),
-            "motion_value": np.zeros((1, count, 2), np.float32),
-            "motion_jacobian": np.zeros((1, count, 2, 2), np.float32),
-        }
+        sizes = {name: [side if isinstance(side, int) else 1 for side in shape] for name, shape in shapes.items()}
+        self._unused = {name: np.zeros(size, np.float32) for name, size in sizes.items() if name != "part"}
+        self._encoded: dict[bytes, dict[str, Array]] = {}
 
     def keypoints(self, frames: Array) -> Motion:
         """Find the keypoints of frames.
@@ -93,15 +119,28 @@ class MotionSession:
             frames: (N, S, S, 3), uint8 or float in [0, 1].
         """
         planes = self._planes(frames)
-        parts = [
-            self._run(["keypoint_value", "keypoint_jacobian"], driving=planes[start : start + self._batch])
-            for start in range(0, len(planes), self._batch)
-        ]
-        values, jacobians = zip(*parts, strict=True)
-        return Motion(np.concatenate(values), np.concatenate(jacobians))
+        starts = range(0, len(planes), self._batch)
+        return joined([Motion(*self._run("keypoint", driving=planes[at : at + self._batch]).values()) for at in starts])
+
+    def disentangle(self, source: Array, pose: Motion) -> Motion:
+        """Regions of the source's shape in the given pose (AVD; Siarohin et al., CVPR 2021, section 3.5).
+
+        Args:
+            source: (S, S, 3), uint8 or float in [0, 1].
+            pose: of N driving frames.
+
+        Raises:
+            ValueError: the model has no AVD network.
+        """
+        if not self.has_avd:
+            raise ValueError(
+                "mode avd must be used with a model that has an AVD network; this one has none. Use relative."
+            )
+        encoded = self._encode(self._planes(source[None]))
+        return Motion(*self._run("avd", **encoded, **_feeds(pose)).values())
 
     def render(self, source: Array, motion: Motion) -> Array:
-        """Move a picture from its own keypoints to the given ones.
+        """Move a picture from its own keypoints to the given ones; its encoding is remembered from call to call.
 
         Args:
             source: (S, S, 3), uint8 or float in [0, 1].
@@ -111,20 +150,76 @@ class MotionSession:
             (N, S, S, 3) float32 in [0, 1].
         """
         picture = self._planes(source[None])
+        given = {"source": picture, **self._encode(picture)}
         frames = np.empty((len(motion.value), self.size_px, self.size_px, 3), np.float32)
         for start in range(0, len(frames), self._batch):
-            stop = min(start + self._batch, len(frames))
-            feeds = {
-                "motion_value": np.ascontiguousarray(motion.value[start:stop], np.float32),
-                "motion_jacobian": np.ascontiguousarray(motion.jacobian[start:stop], np.float32),
-            }
-            (planes,) = self._run(["prediction"], source=picture, **feeds)
-            frames[start:stop] = planes.transpose(0, 2, 3, 1)
+            feeds = _feeds(motion.part(start, start + self._batch))
+            planes = self._run("prediction", **given, **feeds)["prediction"]
+            frames[start : start + self._batch] = planes.transpose(0, 2, 3, 1)
         return frames
 
-    def _run(self, outputs: list[str], **feeds: Array) -> list[Array]:
-        results: list[Array] = self._session.run(outputs, {**self._unused, **feeds}, self._only)
-        return results
+    def animate(
+        self,
+        source: Array,
+        driving: Iterable[Array],
+        *,
+        mode: str = "relative",
+        adapt_scale: bool = False,
+        smoothing: float = 0.0,
+        reference: Motion | None = None,
+    ) -> Iterator[Array]:
+        """Move a picture with a video of any length, in constant memory.
+
+        Args:
+            source: (H, W, 3) uint8.
+            driving: frames (H, W, 3) uint8, as they are decoded. Taken a batch ahead, and 3 ``smoothing`` frames.
+            mode: one of `MODES`.
+            adapt_scale: see `transfer`.
+            smoothing: see `smooth`.
+            reference: of the driving frame whose pose counts as the source's (see `best_frame`); None: the first.
+
+        Yields:
+            (S, S, 3) float32 in [0, 1], one for each driving frame.
+        """
+        picture = fit_frames(source[None], self.size_px)
+        start = self.keypoints(picture)
+        found = (self.keypoints(batch) for batch in _batches(driving, self.size_px, self._batch))
+        for part in smoothed(found, smoothing):
+            reference = part.take(0) if reference is None else reference
+            goal = self.goal(picture[0], start, part, reference, mode=mode, adapt_scale=adapt_scale)
+            for at in range(0, len(goal.value), self._batch):
+                yield from self.render(picture[0], goal.part(at, at + self._batch))
+
+    def goal(
+        self, picture: Array, source: Motion, driving: Motion, reference: Motion, *, mode: str, adapt_scale: bool
+    ) -> Motion:
+        """Where the keypoints ``source`` of a picture (S, S, 3) go: by `transfer`, or by `disentangle` in mode ``avd``.
+
+        Raises:
+            ValueError: another mode than `MODES`, or the model has no AVD network.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode}.")
+        if mode == "avd":
+            return self.disentangle(picture, driving)
+        return transfer(source, driving, reference, relative=mode == "relative", adapt_scale=adapt_scale)
+
+    def _encode(self, picture: Array) -> dict[str, Array]:
+        """What the graph keeps of a source (1, 3, S, S), under the names of the inputs that take it."""
+        key = hashlib.blake2b(picture.tobytes()).digest()
+        if key not in self._encoded:
+            found = {**self._run("keypoint", driving=picture), **self._run("encoded", source=picture)}
+            self._encoded[key] = {f"source_{name.partition('_')[2]}": array for name, array in found.items()}
+            while len(self._encoded) > _SOURCES_KEPT:
+                del self._encoded[next(iter(self._encoded))]
+        return self._encoded[key]
+
+    def _run(self, part: str, **feeds: Array) -> dict[str, Array]:
+        """The outputs of a part of the graph, those whose names begin with its own; no other part is computed."""
+        names = [name for name in self._outputs if name.startswith(part)]
+        chosen = np.array(_PARTS.index(part), np.int64)
+        arrays = self._session.run(names, {**self._unused, **feeds, "part": chosen})
+        return dict(zip(names, arrays, strict=True))
 
     def _planes(self, frames: Array) -> Array:
         """(N, S, S, 3) of any kind as (N, 3, S, S) float32 in [0, 1]."""
@@ -133,6 +228,22 @@ class MotionSession:
             raise ValueError(f"frames must {rule}; got {frames.shape}. Resize them with fit_frames.")
         scale = np.float32(255 if frames.dtype == np.uint8 else 1)
         return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32) / scale
+
+
+def _feeds(motion: Motion) -> dict[str, Array]:
+    named = zip(Motion._fields, motion, strict=True)
+    return {f"motion_{name}": np.ascontiguousarray(array, np.float32) for name, array in named if array is not None}
+
+
+def _batches(frames: Iterable[Array], size_px: int, count: int) -> Iterator[Array]:
+    waiting: list[Array] = []
+    for frame in frames:
+        waiting += list(fit_frames(frame[None], size_px))
+        if len(waiting) == count:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack(waiting)
 
 
 def fit_frames(frames: Array, size_px: int) -> Array:
@@ -167,7 +278,8 @@ def transfer(
 
     Siarohin et al., First Order Motion Model for Image Animation (2019), section 3.3: the movement since the reference
     frame is added to the source's keypoints, and the change of the local affine maps since then is put before theirs,
-    J = J_driving J_reference^-1 J_source. Absolute motion takes the driving keypoints as they are.
+    J = J_driving J_reference^-1 J_source. Absolute motion takes the driving keypoints as they are. Regions (Siarohin et
+    al., CVPR 2021) likewise by their axes; their movement is always scaled, and covariances stay the driving ones.
 
     Args:
         source: of the picture; 1 frame, or as many as ``driving``.
@@ -183,12 +295,62 @@ def transfer(
     """
     if not relative:
         return driving
-    scale = movement_scale(source, reference) if adapt_scale else 1.0
+    scale = movement_scale(source, reference) if adapt_scale or driving.covariance is not None else 1.0
     value = source.value + np.float32(scale) * (driving.value - reference.value)
     jacobian = driving.jacobian
     if relative_jacobian:
         jacobian = driving.jacobian @ _inverse(reference.jacobian) @ source.jacobian
-    return Motion(value.astype(np.float32), jacobian.astype(np.float32))
+    return Motion(value.astype(np.float32), jacobian.astype(np.float32), driving.covariance)
+
+
+def smooth(motion: Motion, width: float) -> Motion:
+    """Keypoints without their trembling: a Gaussian over time, which delays nothing.
+
+    Positions and Jacobians are averaged over frames with the weights exp(-t^2 / (2 width^2)), up to 3 widths away and,
+    near the ends, over the frames that there are. Of regions, centres and covariances are averaged, and the axes taken
+    from the averaged covariance: those of neighbouring frames may differ by a sign or a quarter turn.
+
+    Args:
+        motion: of N frames, one after another.
+        width: standard deviation in frames; 0 changes nothing.
+
+    Raises:
+        ValueError: the width is negative, or no number.
+    """
+    if not 0 <= width < math.inf:
+        raise ValueError(f"smoothing must be 0 or more frames; got {width}.")
+    if width == 0:
+        return motion
+    value = _averaged(motion.value, width)
+    if motion.covariance is None:
+        return Motion(value, _averaged(motion.jacobian, width))
+    covariance = _averaged(motion.covariance, width)
+    turned, variances, _ = np.linalg.svd(covariance)
+    return Motion(value, turned * np.sqrt(variances)[..., None, :], covariance)
+
+
+def smoothed(parts: Iterable[Motion], width: float) -> Iterator[Motion]:
+    """The same as `smooth` of all parts together, as they come; 3 widths of frames are held back."""
+    reach, held, done = math.ceil(3 * width), None, 0
+    for part in parts:
+        held = part if held is None else joined([held, part])
+        ready = len(held.value) - reach
+        if ready > done:
+            yield smooth(held, width).part(done, ready)
+            held, done = held.part(max(0, ready - reach)), min(ready, reach)
+    if held is not None and done < len(held.value):
+        yield smooth(held, width).part(done)
+
+
+def _averaged(array: Array, width: float) -> Array:
+    num, reach = len(array), math.ceil(3 * width)
+    total, weights = np.zeros(array.shape, np.float64), np.zeros(num)
+    for offset in range(max(-reach, 1 - num), min(reach, num - 1) + 1):
+        near, far = (slice(max(0, shift), num + min(0, shift)) for shift in (-offset, offset))
+        weight = math.exp(-0.5 * (offset / width) ** 2)
+        total[near] += weight * array[far]
+        weights[near] += weight
+    return (total / weights.reshape(-1, *[1] * (array.ndim - 1))).astype(np.float32)
 
 
 def movement_scale(source: Motion, reference: Motion) -> float:
@@ -266,31 +428,35 @@ class MotionModel(PythonModel):
         self._motion = MotionSession(context.artifacts["motion"])
 
     def predict(self, context: Any, model_input: ModelInput, params: Mapping[str, Any] | None = None) -> Array:
-        """Animate a picture.
+        """Animate one or more pictures.
 
         Args:
             context: MLflow's; unused here.
-            model_input: ``source`` (1, H, W, 3) and ``driving`` (N, H, W, 3), uint8 RGB of any sizes.
-            params: ``relative``, ``adapt_scale``, ``find_best_frame``.
+            model_input: ``source`` (M, H, W, 3) and ``driving`` (N, H, W, 3), uint8 RGB of any sizes.
+            params: ``mode``, ``relative``, ``adapt_scale``, ``find_best_frame``, ``smoothing``.
 
         Returns:
-            (N, S, S, 3) float32 in [0, 1].
+            float32 in [0, 1]: (N, S, S, 3) for one picture, (M, N, S, S, 3) for more.
 
         Raises:
             ValueError: the input is something else; the message says what and how to mend it.
         """
-        options = {"relative": True, "adapt_scale": False, "find_best_frame": False, **(params or {})}
-        picture, video = _pictures(model_input)
-        picture, video = (fit_frames(frames, self._motion.size_px) for frames in (picture, video))
-        source, driving = self._motion.keypoints(picture), self._motion.keypoints(video)
+        options = {**DEFAULTS, **(params or {})}
+        pictures, video = (fit_frames(frames, self._motion.size_px) for frames in _checked(model_input))
+        driving = smooth(self._motion.keypoints(video), float(options["smoothing"]))
+        results = [self._move(picture, driving, options) for picture in pictures]
+        return results[0] if len(results) == 1 else np.stack(results)
+
+    def _move(self, picture: Array, driving: Motion, options: Mapping[str, Any]) -> Array:
+        mode = "absolute" if options["mode"] == "relative" and not options["relative"] else options["mode"]
+        source = self._motion.keypoints(picture[None])
         reference = driving.take(best_frame(source, driving) if options["find_best_frame"] else 0)
-        moved = transfer(
-            source, driving, reference, relative=bool(options["relative"]), adapt_scale=bool(options["adapt_scale"])
-        )
-        return self._motion.render(picture[0], moved)
+        scaled = bool(options["adapt_scale"])
+        goal = self._motion.goal(picture, source, driving, reference, mode=mode, adapt_scale=scaled)
+        return self._motion.render(picture, goal)
 
 
-def _pictures(model_input: Any) -> tuple[Array, Array]:
+def _checked(model_input: Any) -> tuple[Array, Array]:
     """The checked source and driving frames of a prediction's input."""
     if not isinstance(model_input, Mapping) or not {"source", "driving"} <= set(model_input):
         got = sorted(map(str, model_input)) if isinstance(model_input, Mapping) else type(model_input).__name__
@@ -304,10 +470,7 @@ def _pictures(model_input: Any) -> tuple[Array, Array]:
         if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
             fix = "Add the frames' axis by x[None] to a single picture, and drop an alpha channel by x[..., :3]."
             raise ValueError(f"{name} must be RGB frames (N, H, W, 3) with at least one pixel; got {kind}. {fix}")
-    source, driving = model_input["source"], model_input["driving"]
-    if len(source) != 1:
-        raise ValueError(f"source must be one picture (1, H, W, 3); got {source.shape}. Call once for each picture.")
-    return source, driving
+    return model_input["source"], model_input["driving"]
 
 
 set_model(MotionModel())

@@ -34,8 +34,8 @@ OPTIONS = {
     "evaluate": {"name"},
     "register": {"name"},
     "animate": {
-        *("--model", "--checkpoint", "--source", "--driving", "--out", "--relative", "--adapt-scale", "--best-frame"),
-        *("--crop", "--side-by-side", "--max-frames", "--device", "--stage"),
+        *("--model", "--checkpoint", "--source", "--driving", "--out", "--mode", "--adapt-scale", "--best-frame"),
+        *("--smooth", "--crop", "--side-by-side", "--max-frames", "--device", "--stage"),
     },
     "report": set(),
     "promote": {"name"},
@@ -45,6 +45,9 @@ OPTIONS = {
     "doctor": set(),
     "clean": {"--runs", "--cache", "--store", "--yes"},
     "models": set(),
+    "table": {"name"},
+    "import": {"file", "--kind", "--config", "--align-corners", "--size-px", "--name"},
+    "export-upstream": {"model", "file", "--kind", "--raw"},
     "tracking flush": set(),
     "registry move": {"--to"},
 }
@@ -96,6 +99,7 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["cut"], 2, "Missing argument"),
         (["fly"], 2, "No such command"),
         (["train", "fomm-faces", "--backend", "abacus"], 2, "must be ray or local"),
+        (["animate", "--mode", "sideways"], 2, "must be relative, absolute or avd"),
         (["animate", "--out", "x.gif"], 2, "--source and --driving must be given"),
         (["animate", "--source", "a.png", "--driving", "b.mp4", "--out", "c.avi", "--model", "x"], 1, "end in .gif"),
         (["lineage", "nonsense"], 1, "models:/ URI"),

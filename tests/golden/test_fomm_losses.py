@@ -36,6 +36,7 @@ LOSSES = {
 PUBLISHED = {"generator": "generator", "keypoint_detector": "kp_detector", "discriminator": "discriminator"}
 MODEL = MotionConfig(
     size_px=64,
+    scale_factor=0.25,
     num_keypoints=5,
     detector_expansion=8,
     detector_max_features=32,
@@ -49,7 +50,7 @@ MODEL = MotionConfig(
     discriminator_expansion=8,
     discriminator_max_features=32,
 )
-TRAIN = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25), losses=LossConfig(generator_gan=1.0))
+TRAIN = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25), losses=LossConfig(gan="lsgan"))
 LR = 2e-4
 
 

@@ -29,10 +29,13 @@ def _frames(config: MotionConfig, count: int = 2) -> Tensor:
     return torch.rand(count, 3, config.size_px, config.size_px)
 
 
-def _run(nets: dict[str, nn.Module], source: Tensor, driving: Tensor) -> tuple[Generated, Keypoints, Keypoints]:
+def _run(
+    nets: dict[str, nn.Module], source: Tensor, driving: Tensor, background: Tensor | None = None
+) -> tuple[Generated, Keypoints, Keypoints]:
     detector = nets["keypoint_detector"]
     still, moved = detector(source), detector(driving)
-    return nets["generator"](source, source_keypoints=still, driving_keypoints=moved), still, moved
+    made = nets["generator"](source, source_keypoints=still, driving_keypoints=moved, background=background)
+    return made, still, moved
 
 
 # ---- published sizes
@@ -44,7 +47,7 @@ def _run(nets: dict[str, nn.Module], source: Tensor, driving: Tensor) -> tuple[G
         ({}, (45_575_391, 14_215_368, 2_758_849)),
         ({"single_jacobian_map": True}, (45_575_391, 14_153_592, 2_758_849)),
         (
-            {"discriminator_keypoints": True, "discriminator_spectral_norm": False},
+            {"discriminator_keypoints": True, "discriminator_norm": "instance"},
             (45_575_391, 14_215_368, 2_769_089),
         ),
     ],
@@ -63,37 +66,103 @@ def test_published_numbers_of_parameters(options: dict[str, Any], counts: tuple[
 # ---- shapes and options
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"estimate_jacobian": False},
-        {"single_jacobian_map": True},
-        {"estimate_occlusion": False},
-        {"output_activation": "tanh"},
-        {"scale_factor": 1.0},
-        {"align_corners": True},
-        {"generator_down_blocks": 1},
-    ],
-    ids=lambda options: next(iter(options), "plain"),
-)
+REGIONS = {"motion": "articulated", "heat_map_padding": 3}
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"estimate_jacobian": False},
+    {"single_jacobian_map": True},
+    {"occlusion": "none"},
+    {"occlusion": "multi-scale"},
+    {"output_activation": "tanh"},
+    {"scale_factor": 1.0},
+    {"align_corners": True},
+    {"generator_down_blocks": 1},
+    {"width": 2.0},
+    {"num_keypoints": 1},
+    {"num_keypoints": 50},
+    {"hourglass_attention": "channel"},
+    {"hourglass_attention": "scse", "hourglass_residual": True},
+    {"flow_attention": "cbam"},
+    {"flow_attention": "max-cbam", "occlusion": "multi-scale"},
+    {"generator_attention": "scse", "generator_dilations": (1, 2)},
+    {"generator_residual": True, "generator_attention": "scse"},
+    {"generator_skips": True},
+    {"generator_skips": True, "occlusion": "multi-scale", "output_activation": "tanh"},
+    REGIONS,
+    {**REGIONS, "background": "shift", "generator_skips": True},
+    {**REGIONS, "background": "affine", "flow_attention": "cbam"},
+    {"background": "perspective"},
+]
+"""Every option, alone and mixed over the papers' borders."""
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
 def test_shapes_and_ranges(options: dict[str, Any]) -> None:
     config = debug_config(**options)
-    made, still, _ = _run(build(config), _frames(config), _frames(config))
-    small = round(config.size_px * config.scale_factor)
-    keypoints = config.num_keypoints
+    nets = build(config)
+    background = torch.eye(3).expand(2, 3, 3) if config.background != "none" else None
+    made, still, _ = _run(nets, _frames(config), _frames(config), background)
+    small, keypoints = config.scaled_px, config.num_keypoints
     assert still.value.shape == (2, keypoints, 2)
     assert still.value.abs().max() <= 1
     assert (still.jacobian is not None) == config.estimate_jacobian
+    assert (still.covariance is not None) == (config.motion == "articulated")
     assert made.prediction.shape == made.deformed.shape == (2, 3, config.size_px, config.size_px)
     assert 0 <= made.prediction.min() <= made.prediction.max() <= 1
-    assert made.mask.shape == (2, keypoints + 1, small, small)
-    torch.testing.assert_close(made.mask.sum(1), torch.ones(2, small, small))
-    assert made.sparse_deformed.shape == (2, keypoints + 1, 3, small, small)
-    assert made.deformation.shape == (2, small, small, 2)
-    assert (made.occlusion is not None) == config.estimate_occlusion
-    if made.occlusion is not None:
-        assert made.occlusion.shape == (2, 1, small, small)
+    motion = made.motion
+    assert motion.mask.shape == (2, keypoints + 1, small, small)
+    torch.testing.assert_close(motion.mask.sum(1), torch.ones(2, small, small))
+    assert motion.sparse_deformed.shape == (2, keypoints + 1, 3, small, small)
+    assert motion.deformation.shape == (2, small, small, 2)
+    sizes = {"none": [], "single": [small], "multi-scale": [config.size_px // 4, config.size_px // 2, config.size_px]}
+    assert [tuple(one.shape) for one in motion.occlusion] == [(2, 1, px, px) for px in sizes[config.occlusion]]
+    assert all(0 <= one.min() <= one.max() <= 1 for one in motion.occlusion)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
+def test_every_weight_gets_a_gradient(options: dict[str, Any]) -> None:
+    config = debug_config(discriminator=False, **options)
+    nets = build(config)
+    source, driving = _frames(config), _frames(config)
+    predictor = nets.get("background_predictor")
+    background = None if predictor is None else predictor(source, driving)
+    made, *_ = _run(nets, source, driving, background)
+    made.prediction.square().mean().backward()
+    for name, network in nets.items():
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is not None, f"{name}.{key}"
+            assert parameter.grad.isfinite().all(), f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"motion": "articulated", "estimate_jacobian": False}, "estimate_jacobian must be true with motion"),
+        ({"motion": "articulated", "single_jacobian_map": True}, "single_jacobian_map must be false with motion"),
+        ({"single_jacobian_map": True, "estimate_jacobian": False}, "single_jacobian_map must be false where"),
+        ({"avd": True}, "avd must be false with motion: first-order"),
+        ({"occlusion": "multi-scale", "generator_down_blocks": 0}, "occlusion must be single or none"),
+        ({"occlusion": "none", "generator_skips": True}, "generator_skips must be false with occlusion: none"),
+        ({"generator_attention": "scse", "generator_bottleneck_blocks": 0}, "generator_attention must be none"),
+        ({"generator_dilations": (1, 2), "generator_bottleneck_blocks": 0}, "generator_dilations must be empty"),
+        ({"discriminator": False, "discriminator_keypoints": True}, "discriminator_keypoints must be false"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        debug_config(**options)
+
+
+@pytest.mark.parametrize("size_px", [64, 128, 192, 256, 320, 384, 448, 512])
+def test_the_scale_follows_the_size(size_px: int) -> None:
+    config = MotionConfig(size_px=size_px)
+    assert config.scaled_px == 64
+    assert config.heat_px == 58
+
+
+def test_a_size_that_the_scale_cannot_follow_is_refused() -> None:
+    with pytest.raises(ParamsError, match="size_px must be a multiple of 64, or below it; or set scale_factor"):
+        MotionConfig(size_px=200)
 
 
 def test_an_untrained_detectors_jacobians_are_the_identity() -> None:
@@ -111,16 +180,18 @@ def test_a_source_is_encoded_once_for_all_moves() -> None:
     moved = nets["keypoint_detector"](driving)
     each = generator(source.expand(4, -1, -1, -1), source_keypoints=still, driving_keypoints=moved)
     once = generator.decode(generator.encode(source).expand(4), source_keypoints=still, driving_keypoints=moved)
-    for left, right in zip(each, once, strict=True):
-        torch.testing.assert_close(left, right)
+    torch.testing.assert_close(each.prediction, once.prediction)
+    torch.testing.assert_close(each.deformed, once.deformed)
 
 
-@pytest.mark.parametrize("spectral", [True, False])
-def test_discriminator_judges_every_scale(spectral: bool) -> None:
+@pytest.mark.parametrize("head", ["plain", "dual-channel-fusion"])
+@pytest.mark.parametrize("norm", ["instance", "spectral", "multi"])
+def test_discriminator_judges_every_scale(norm: str, head: str) -> None:
     config = debug_config(
         size_px=64,
         discriminator_scales=(1.0, 0.5),
-        discriminator_spectral_norm=spectral,
+        discriminator_norm=norm,
+        discriminator_head=head,
         discriminator_keypoints=True,
     )
     discriminator = build(config)["discriminator"]
@@ -131,6 +202,9 @@ def test_discriminator_judges_every_scale(spectral: bool) -> None:
     assert coarse.score.shape == (2, 1, 11, 11)
     names = {name.split(".")[1] for name in discriminator.state_dict()}
     assert names == {"1", "0-5"}
+    entries = {name.rpartition(".")[2] for name in discriminator.state_dict() if "down_blocks" in name}
+    assert ("weight_u" in entries) == (norm in ("spectral", "multi"))
+    assert any(".norm." in name for name in discriminator.state_dict()) == (norm in ("instance", "multi"))
     with pytest.raises(ShapeError, match="discriminator must be given keypoints"):
         discriminator(_frames(config))
 
@@ -202,7 +276,14 @@ def test_mixed_precision_keeps_coordinates_exact() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough, still, _ = _run(nets, source, driving)
         (judged,) = nets["discriminator"](rough.prediction)
-    for found in (still.value, still.jacobian, rough.deformation, rough.mask, rough.prediction, judged.score):
+    for found in (
+        still.value,
+        still.jacobian,
+        rough.motion.deformation,
+        rough.motion.mask,
+        rough.prediction,
+        judged.score,
+    ):
         assert found is not None
         assert found.dtype == torch.float32
     torch.testing.assert_close(rough.prediction, exact.prediction, rtol=0, atol=0.1)

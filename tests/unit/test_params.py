@@ -53,7 +53,7 @@ def test_every_error_is_reported_at_once_with_path_value_and_rule(raw: dict[str,
     raw["profiles"]["sample"]["train"]["batch_size"] = "many"
     raw["profiles"]["sample"]["train"]["max_steps"] = 0
     raw["experiments"]["fomm-faces"]["bogus"] = 1
-    raw["experiments"]["fomm-faces-seed1"]["preset"] = "fom"
+    raw["experiments"]["articulated-faces"]["preset"] = "fom"
     raw["datasets"]["faces"]["split"] = "luck"
     raw["animations"]["rabbit"]["experiment"] = "nobody"
     raw["surprise"] = {}
@@ -64,7 +64,7 @@ def test_every_error_is_reported_at_once_with_path_value_and_rule(raw: dict[str,
         "profiles.sample.train.batch_size",
         "profiles.sample.train.max_steps",
         "experiments.fomm-faces.bogus",
-        "experiments.fomm-faces-seed1.preset",
+        "experiments.articulated-faces.preset",
         "datasets.faces.split",
         "animations.rabbit.experiment",
         "surprise",
@@ -80,7 +80,7 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
 
     train, model = names(TrainConfig), names(MotionConfig) - {"size_px"}
     for name, experiment in raw["experiments"].items():
-        assert set(experiment) == train | {"preset", "dataset", "model"}, name
+        assert set(experiment) == train | {"preset", "dataset", "published", "model"}, name
         assert set(experiment["model"]) == model, name
         assert set(experiment["losses"]) == names(LossConfig), name
         assert set(experiment["transform"]) == names(TransformConfig), name

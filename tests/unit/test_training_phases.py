@@ -18,7 +18,7 @@ from training.phases import Phase, distribute
 from training.recipes import motion
 from training.world import World
 
-FULL = LossConfig(generator_gan=1.0, pixel=1.0, perceptual=(1.0, 1.0))
+FULL = LossConfig(gan="lsgan", pixel=1.0, perceptual=(1.0, 1.0))
 GENERATOR_TERMS = {"perceptual", "pixel", "gan", "feature_matching", "equivariance_value", "equivariance_jacobian"}
 
 
@@ -88,7 +88,7 @@ def test_a_generator_without_gan_has_no_discriminator_phase() -> None:
         ),
         (LossConfig(perceptual=(0.0, 2.0), equivariance_value=0), {}, {"perceptual", "equivariance_jacobian"}),
         (
-            LossConfig(generator_gan=1.0, feature_matching=(), perceptual=()),
+            LossConfig(gan="lsgan", feature_matching=(), perceptual=()),
             {},
             {"gan", "equivariance_value", "equivariance_jacobian"},
         ),
@@ -103,6 +103,7 @@ def test_a_weight_of_zero_leaves_its_term_out(losses: LossConfig, model: dict[st
 
 def test_losses_scale_with_their_weights() -> None:
     doubled = LossConfig(
+        gan="lsgan",
         generator_gan=2.0,
         pixel=2.0,
         perceptual=(2.0, 2.0),
@@ -156,7 +157,7 @@ def test_reconstruct_and_pictures() -> None:
     assert 0 <= frames.min() <= frames.max() <= 1
     (picture,) = made.pictures(networks, given).values()
     assert picture.dtype == np.uint8
-    assert picture.shape == (2 * 34 - 2, 5 * 34 - 2, 3)  # source, driving, moved, occlusion, result
+    assert picture.shape == (2 * 34 - 2, 6 * 34 - 2, 3)  # source, driving, flow, occlusion map, moved, result
 
 
 def test_learning_rates_and_milestones() -> None:

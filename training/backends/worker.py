@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from models.contracts import INDEX_NAME
 from models.errors import InkmotionError
+from models.importers.moments import Moments, moments_in, restore, startable
 from training.checkpoint import (
     CheckpointInfo,
     file_sha256,
@@ -31,7 +33,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.config import TrainConfig
-from training.feed import Feed, FeedOptions, ShardReader
+from training.feed import Feed, FeedOptions, PairBatch, ShardReader
 from training.job import TrainJob, TrainResult, load_callable
 from training.journal import FolderJournal
 from training.loop import Loop, Outside, Trainer
@@ -43,6 +45,7 @@ from training.world import World
 
 log = logging.getLogger(__name__)
 
+BAD_BATCHES = "bad-batches"
 STOP_POLL_S = 1.0
 STOP_POLL_REMOTE_S = 10.0
 
@@ -110,6 +113,7 @@ class _Worker:
                 stop=stop,
                 picture_pairs=feed.assemble(0) if journal is not None and train.picture_every_steps else None,
                 waited_s=lambda: feed.stats.waited_s,
+                keep_batch=self._keep_batch,
                 attempt=self.attempt,
             )
             loop = Loop(self.trainer, outside)
@@ -144,20 +148,29 @@ class _Worker:
         job = self.job
         torch.manual_seed(job.train.seed)
         networks: dict[str, nn.Module] = load_callable(job.build)(job.model)
-        if job.init_weights is not None:
-            self._fine_tune(networks, job.init_weights)
+        moments = self._fine_tune(networks, job.init_weights) if job.init_weights is not None else {}
         made: Recipe = load_callable(job.recipe)(
             networks, model=job.model, train=job.train, device=self.world.device, dtype=self.hands.dtype
         )
+        restored = restore((phase.optimizer for phase in made.phases), made.networks, moments)
+        if restored and self.world.is_first:
+            log.info("going on with the optimisers' state of %s", ", ".join(restored))
         return made
 
-    def _fine_tune(self, networks: Mapping[str, nn.Module], place: str) -> None:
-        """Start from another model's weights as they were trained; the optimisers start afresh."""
+    def _fine_tune(self, networks: Mapping[str, nn.Module], place: str) -> Moments:
+        """Start from another model's weights; the optimisers start afresh, unless an import has brought their state."""
         with fetch_folder(place) as folder:
             info = read_info(folder)
-            fill(networks, read_tensors(folder, info), ema=False, where=place)
+            tensors, fresh = startable(read_tensors(folder, info), networks)
+            begun = {name: network for name, network in networks.items() if name not in fresh}
+            fill(begun, tensors, ema=self.job.init_averaged, where=place)
+            is_import = info.step == 0 and info.state_sha256 is not None  # a training's own checkpoints have steps
+            moments = moments_in(read_state(folder, info)) if is_import else {}
         if self.world.is_first:
             log.info("starting from the weights of %s (%s, step %d)", place, info.experiment or info.preset, info.step)
+            if fresh:
+                log.info("it holds nothing of %s: fresh", ", ".join(sorted(fresh)))
+        return moments
 
     def _restore(self) -> None:
         """Go on from the newest complete checkpoint, if there is one; rank 0 says which."""
@@ -207,6 +220,15 @@ class _Worker:
             return judged
 
         return validate
+
+    def _keep_batch(self, step: int, pairs: PairBatch) -> str:
+        """Write a batch that made a loss or gradient not finite: frames as the feed gave them, and their numbers."""
+        name = f"{BAD_BATCHES}/step-{step:08d}-rank-{self.world.rank}.npz"
+        path = self.folder.local / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, source=pairs.source.numpy(), driving=pairs.driving.numpy(), items=pairs.items)
+        self.folder.publish([name])
+        return f"{self.folder.location}/{BAD_BATCHES}"
 
     @contextlib.contextmanager
     def _journal(self) -> Iterator[FolderJournal | None]:

@@ -1,0 +1,138 @@
+"""What the sections of params.yaml say: frozen, validated, with meaning and unit under each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.errors import check
+from models.motion.config import MotionConfig
+from training.config import TrainConfig
+
+MetricName = Literal["l1", "akd", "akd-l2", "mkr", "aed", "aed-l2", "eid"]
+"""Keys of `training.metrics.catalog.METRICS`, which would bring torch along."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """How models are judged; the same for all experiments, so that tables compare like with like."""
+
+    max_frames: int | None = None
+    """Frames of each test clip that are reconstructed; null: all."""
+    batch_size: int = 16
+    num_strips: int = 4
+    """Clips shown as strips of pictures in the report."""
+    strip_frames: int = 6
+    num_workers: int | None = None
+    """Processes that share the clips, by Ray Data; 1: this one alone; null: as many as pay. The figures are equal."""
+    num_threads: int = 1
+    """Of torch in each of them, on the CPU. Other numbers may change the last bits of the figures."""
+    metrics: tuple[MetricName, ...] | None = None
+    """Which to measure beside L1; null: all that there are networks for."""
+    detect_every: int | None = None
+    """Detectors look at every so many-th frame of a clip; null: at all, at every 4th of frames below 128 px."""
+    face_backend: Literal["dlib", "face-alignment"] = "dlib"
+    """Whose 68 points AKD compares."""
+    face_identity: Literal["dlib", "onnx"] = "dlib"
+    """Whose embeddings AED compares; ``onnx``: a network of yours, imported as face-identity."""
+    body_backend: Literal["blazepose", "keypoint-rcnn"] = "blazepose"
+    """Whose joints AKD and MKR compare."""
+
+    def __post_init__(self) -> None:
+        workers, every = self.num_workers, self.detect_every
+        check(
+            (workers is None or workers >= 1, "num_workers", workers, "be 1 or more, or null"),
+            (self.num_threads >= 1, "num_threads", self.num_threads, "be 1 or more"),
+            (every is None or every >= 1, "detect_every", every, "be 1 or more, or null"),
+            (self.max_frames is None or self.max_frames >= 2, "max_frames", self.max_frames, "be 2 or more, or null"),
+            (self.batch_size >= 1, "batch_size", self.batch_size, "be 1 or more"),
+            (self.num_strips >= 0, "num_strips", self.num_strips, "be 0 or more"),
+            (self.strip_frames >= 2, "strip_frames", self.strip_frames, "be 2 or more"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationConfig:
+    """What the register stage does."""
+
+    promote: bool = True
+    """Let the champion alias follow when the new version is better on the same data."""
+    onnx_opset: int = 20
+
+    def __post_init__(self) -> None:
+        check((16 <= self.onnx_opset <= 23, "onnx_opset", self.onnx_opset, "lie in 16 to 23"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig:
+    """Where runs, metrics and models are recorded."""
+
+    uri: str | None = None
+    """null: the environment's MLFLOW_TRACKING_URI, else sqlite beside the project."""
+    timeout_s: float = 5.0
+    """After which a silent server counts as away; what could not be sent waits in the outbox."""
+
+    def __post_init__(self) -> None:
+        check((self.timeout_s > 0, "timeout_s", self.timeout_s, "be above 0"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Where Ray runs and where a training keeps what it writes."""
+
+    address: str | None = None
+    """``auto``, ``HOST:PORT`` or ``ray://``; null: the environment's RAY_ADDRESS, else a local Ray for the stage."""
+    num_cpus: int | None = None
+    """Of a local Ray; null: all."""
+    storage_path: str | None = None
+    """Folder or URL (``s3://...``) that every node reaches, for checkpoints; null: runs/ in the project."""
+
+    def __post_init__(self) -> None:
+        check((self.num_cpus is None or self.num_cpus >= 1, "num_cpus", self.num_cpus, "be 1 or more, or null"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnimationConfig:
+    """One animation of the report: a picture moved by a video."""
+
+    experiment: str
+    """Whose registered model is used."""
+    source: str
+    """A picture, or a video whose first frame is taken."""
+    driving: str
+    """A video."""
+    mode: Literal["relative", "absolute", "avd"] = "relative"
+    """``relative``: the driving video's movement since its reference frame; ``absolute``: its keypoints as they are;
+    ``avd``: the source's shape in the driving pose, of models with an AVD network."""
+    adapt_scale: bool = False
+    """Relative motion scaled by the ratio of the keypoints' convex hulls; regions always are."""
+    find_best_frame: bool = True
+    """Take as reference the driving frame whose pose is nearest the source's; false: the first."""
+    smoothing: float = 0.0
+    """Standard deviation, in frames, of a Gaussian over the driving keypoints in time; 0: none."""
+    crop: bool = True
+    """Cut the face out of picture and video before animating."""
+    max_frames: int | None = 96
+
+    def __post_init__(self) -> None:
+        check(
+            (self.max_frames is None or self.max_frames >= 1, "max_frames", self.max_frames, "be 1 or more, or null"),
+            (0 <= self.smoothing <= 100, "smoothing", self.smoothing, "lie in 0 to 100 frames"),
+        )
+
+    @property
+    def relative(self) -> bool:
+        """Whether movement is transferred, not poses."""
+        return self.mode == "relative"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """One training, its network and its data."""
+
+    preset: str
+    """A name in the catalogue of models."""
+    dataset: str
+    """A name in ``datasets``."""
+    model: MotionConfig
+    train: TrainConfig

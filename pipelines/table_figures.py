@@ -1,0 +1,146 @@
+"""What a table holds: figures over seeds, what of them is noise, the published figures beside."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.params_papers import BlockConfig, TableConfig
+
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Student's t, two-sided 5 %, for 1 to 10 degrees of freedom."""
+T_975_LIMIT = 1.96
+COSTS = ("step_s", "avd_step_s", "memory_mb")
+"""Columns that come out of the training's report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One metric of one row, over its seeds."""
+
+    values: tuple[float, ...] = ()
+    """One a seed; empty where there is no figure."""
+    copy_source: float | None = None
+    """The same metric of the source shown unmoved; the same for all seeds."""
+    backbone: str | None = None
+    """Network that the metric rests on."""
+    sha256: tuple[tuple[str, str], ...] = ()
+    """Its files and their checksums."""
+    num_frames: int = 0
+    """That a detector looked at and gave a figure for, over all seeds; 0: it does not apply."""
+    num_missed: int = 0
+    """In whose result it found nothing, so that they are in no mean."""
+    absent: str = ""
+    """Why there is no figure."""
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over the seeds; None of one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a row's training took; means over its seeds."""
+
+    num_parameters: Mapping[str, int]
+    """By network."""
+    step: Measure
+    memory: Measure
+    """MB of 2^20 bytes, of the training process (on a GPU: of its device)."""
+    steps: int
+    images_seen: int
+    """Pairs of frames."""
+    seconds: float
+    avd_steps: int
+    """0: no second stage."""
+    device: str
+
+    @property
+    def animating(self) -> int:
+        """Parameters of all networks but the discriminator and AVD's."""
+        return sum(number for name, number in self.num_parameters.items() if name not in ("discriminator", "avd"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of a block."""
+
+    label: str
+    """As printed in the paper."""
+    experiments: tuple[str, ...]
+    """One a seed; empty: published only."""
+    measures: Mapping[str, Measure]
+    """By column."""
+    published: Mapping[str, float]
+    cost: Cost | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Rows that are compared with each other."""
+
+    config: BlockConfig
+    metrics: tuple[str, ...]
+    lines: tuple[Line, ...]
+    baseline: Line
+    split_rule: str
+    size_px: int
+    num_videos: int | None
+    """Of the test split."""
+    perceptual_backbone: str
+
+    @property
+    def measured(self) -> tuple[Line, ...]:
+        """The lines that were trained here."""
+        return tuple(line for line in self.lines if line.experiments)
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any figure is printed."""
+        return any(line.published for line in self.lines)
+
+    def copy_source(self, metric: str) -> float | None:
+        """Of doing nothing."""
+        found = (line.measures[metric].copy_source for line in self.measured)
+        return next((value for value in found if value is not None), None)
+
+    def best(self, metric: str) -> Line | None:
+        """The line with the lowest mean; None where there is nothing to compare. All columns are better lower."""
+        lines = [line for line in self.measured if line.measures[metric].values]
+        return min(lines, key=lambda line: line.measures[metric].mean or 0.0) if len(lines) > 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table of a paper."""
+
+    name: str
+    config: TableConfig
+    blocks: tuple[Block, ...]
+
+
+def is_noise(first: Measure, second: Measure) -> bool | None:
+    """Whether two rows can't be told apart by their seeds.
+
+    Student's t test of two samples with pooled variance: |difference of the means| at most t(5 %, two-sided) standard
+    errors of the difference. Pairs are judged one by one, without correction for their number.
+
+    Returns:
+        None where one of them has a single seed and so no deviation.
+    """
+    one, two = first.values, second.values
+    if len(one) < 2 or len(two) < 2:
+        return None
+    freedom = len(one) + len(two) - 2
+    squares = sum((value - statistics.fmean(group)) ** 2 for group in (one, two) for value in group)
+    error = math.sqrt(squares / freedom * (1 / len(one) + 1 / len(two)))
+    quantile = T_975[freedom - 1] if freedom <= len(T_975) else T_975_LIMIT
+    return abs(statistics.fmean(one) - statistics.fmean(two)) <= quantile * error

@@ -1,0 +1,287 @@
+"""Reads a paper's tables out of the stages' reports and the published figures; refuses what does not fit together."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.errors import CheckpointError, ParamsError, Problem, must
+from pipelines.params import Params
+from pipelines.params_papers import FOLDER, BlockConfig, Paper, TableConfig
+from pipelines.stage import Paths
+from pipelines.table_figures import COSTS, Block, Cost, Line, Measure, Table
+
+MAX_FILE_BYTES = 1 << 20
+SHOWN_MISSING = 3
+JUDGED_ALIKE = ("data_sha256", "max_frames", "detect_every", "test.num_videos", "test.num_frames")
+"""Of the evaluation; another number of videos: one could not be judged."""
+
+
+def read_published(path: Path) -> Mapping[str, Any]:
+    """The printed figures of all papers.
+
+    Raises:
+        ParamsError: there is no such file, or it can't be read.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes, of which {MAX_FILE_BYTES} are read")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ParamsError([Problem(str(path), " ".join(str(error).split())[:300], "be readable YAML")]) from None
+    if not isinstance(raw, Mapping):
+        raise ParamsError([Problem(str(path), type(raw).__name__, "be a mapping")])
+    return raw
+
+
+def read_tables(paper: Paper, params: Params, paths: Paths) -> list[Table]:
+    """All tables of a paper.
+
+    Raises:
+        CheckpointError: a report is missing, broken, or of another training than params.yaml describes.
+        ParamsError: published figures are named that are not printed.
+    """
+    reader = _Reader(paper, params, paths)
+    reader.check_presence()
+    return [reader.table(name, config) for name, config in paper.tables.items()]
+
+
+class _Reader:
+    """Reads the reports of one paper's tables, each once."""
+
+    def __init__(self, paper: Paper, params: Params, paths: Paths) -> None:
+        self.paper, self.params, self.paths = paper, params, paths
+        self.published = read_published(paths.root / FOLDER / "published.yaml")
+        self.folders = params.report_folders()
+        self.names = {key: names for other in params.papers.values() for key, names in other.rows.items()}
+        self.reports: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+    def file(self, stage: str, name: str) -> Path:
+        return self.paths.root / "reports" / self.folders[name] / f"{stage}.json"
+
+    def check_presence(self) -> None:
+        """All missing reports at once."""
+        blocks = [block for table in self.paper.tables.values() for block in table.blocks]
+        names = {
+            name for block in blocks for row in block.rows.values() if row for name in self.names[row, block.dataset]
+        }
+        wanted = [(stage, name) for name in sorted(names) for stage in ("train", "evaluate")]
+        missing = [(stage, name) for stage, name in wanted if not self.file(stage, name).is_file()]
+        if missing:
+            shown = ", ".join(f"{stage} {name}" for stage, name in missing[:SHOWN_MISSING])
+            more = f" and {len(missing) - SHOWN_MISSING} more" if len(missing) > SHOWN_MISSING else ""
+            fix = f"Run inkmotion run {FOLDER}/{self.paper.name}/dvc.yaml, or by hand: inkmotion {shown}{more}"
+            rule = f"have the reports of all its trainings ({len(wanted)})"
+            raise CheckpointError(must(f"the tables of {self.paper.name}", rule, f"{len(missing)} missing", fix))
+
+    def report(self, stage: str, name: str) -> Mapping[str, Any]:
+        if (stage, name) not in self.reports:
+            path = self.file(stage, name)
+            try:
+                raw = json.loads(path.read_text(encoding="utf-8"))
+                if not isinstance(raw, dict):
+                    raise ValueError(f"a {type(raw).__name__} in place of a mapping")
+            except (OSError, ValueError) as error:
+                fix = f"Run inkmotion {stage} {name}"
+                raise CheckpointError(must(str(path), "be a report", str(error), fix)) from None
+            self.reports[stage, name] = raw
+        return self.reports[stage, name]
+
+    def table(self, name: str, config: TableConfig) -> Table:
+        return Table(name=name, config=config, blocks=tuple(self._block(name, config, part) for part in config.blocks))
+
+    def _block(self, name: str, config: TableConfig, part: BlockConfig) -> Block:
+        metrics = part.metrics or config.metrics
+        printed = self._printed(name, part, metrics)
+        lines = tuple(self._line(label, row, part, metrics, printed.get(label, {})) for label, row in part.rows.items())
+        built = [line for line in lines if line.experiments]
+        first = self.report("evaluate", built[0].experiments[0])
+        self._check_block(f"{self.paper.name}, {name}, {part.title}", built, metrics)
+        config_of = self.params.experiment(built[0].experiments[0])
+        videos = first.get("test", {}).get("num_videos") if isinstance(first.get("test"), Mapping) else None
+        return Block(
+            config=part,
+            metrics=metrics,
+            lines=lines,
+            baseline=next((line for line in built if line.label == part.baseline), built[0]),
+            split_rule=str(first.get("split_rule", "-")),
+            size_px=config_of.model.size_px,
+            num_videos=videos if isinstance(videos, int) else None,
+            perceptual_backbone=config_of.train.perceptual_backbone,
+        )
+
+    def _check_block(self, where: str, lines: Sequence[Line], metrics: Sequence[str]) -> None:
+        """All rows were judged on the same frames, by the same networks."""
+        names = [name for line in lines for name in line.experiments]
+        for key in JUDGED_ALIKE:
+            _check_alike(where, [(name, _at(self.report("evaluate", name), key)) for name in names], key)
+        for metric in metrics:
+            found = [(line.label, dict(line.measures[metric].sha256)) for line in lines if line.measures[metric].values]
+            _check_alike(where, found, f"weights below {metric}")
+
+    def _printed(self, name: str, part: BlockConfig, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Label -> column -> printed figure; a lone figure is of the first column."""
+        if part.published is None:
+            return {}
+        found: Any = self.published.get(self.paper.name)
+        for key in part.published.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if not isinstance(found, Mapping):
+            where = f"{FOLDER}/{self.paper.name}/params.yaml: tables.{name}.published"
+            raise ParamsError([Problem(where, part.published, f"be a path in {FOLDER}/published.yaml")])
+        columns = {metric.upper(): metric for metric in metrics}
+        return {
+            str(label): {columns[key]: float(value) for key, value in figures.items() if key in columns}
+            if isinstance(figures, Mapping)
+            else {metrics[0]: float(figures)}
+            for label, figures in found.items()
+        }
+
+    def _line(
+        self, label: str, row: str | None, part: BlockConfig, metrics: Sequence[str], printed: Mapping[str, float]
+    ) -> Line:
+        if row is None:
+            none = {metric: Measure(absent="published only") for metric in metrics}
+            return Line(label=label, experiments=(), measures=none, published=printed, cost=None)
+        names = self.names[row, part.dataset]
+        for name in names:
+            self._check(name)
+        measures = {metric: self._measure(names, metric) for metric in metrics}
+        return Line(label=label, experiments=names, measures=measures, published=printed, cost=self._cost(names))
+
+    def _check(self, name: str) -> None:
+        """The reports are of the training that is described, and of one another."""
+        experiment, train, judged = (
+            self.params.experiment(name),
+            self.report("train", name),
+            self.report("evaluate", name),
+        )
+        steps = train.get("steps")
+        full = (
+            experiment.train.max_epochs is not None or train.get("stopped_early") or steps == experiment.train.max_steps
+        )
+        facts = (
+            ("train", "preset", train.get("preset"), experiment.preset),
+            ("train", "dataset", train.get("dataset"), experiment.dataset),
+            ("train", "steps", steps, steps if full else experiment.train.max_steps),
+            ("evaluate", "size_px", judged.get("size_px"), experiment.model.size_px),
+            ("evaluate", "seed", judged.get("seed"), experiment.train.seed),
+            ("evaluate", "weights_sha256", judged.get("weights_sha256"), train.get("weights_sha256")),
+        )
+        for stage, key, got, wanted in facts:
+            if got != wanted:
+                fix = f"It is of other settings than those of profile {self.params.profile}: inkmotion {stage} {name}"
+                raise CheckpointError(must(str(self.file(stage, name)), f"have {key} {wanted}", str(got), fix))
+
+    def _measure(self, names: Sequence[str], metric: str) -> Measure:
+        if metric in COSTS:
+            return self._cost_measure(names, metric)
+        found = [_score(self.report("evaluate", name), metric) for name in names]
+        absent = next((measure.absent for measure in found if measure.absent), "")
+        if absent:
+            return Measure(absent=absent)
+        return replace(
+            found[0],
+            values=tuple(measure.values[0] for measure in found),
+            num_frames=sum(measure.num_frames for measure in found),
+            num_missed=sum(measure.num_missed for measure in found),
+        )
+
+    def _cost_measure(self, names: Sequence[str], column: str) -> Measure:
+        reports = [self.report("train", name) for name in names]
+        if column == "avd_step_s":
+            stages = [report.get("second_stage") for report in reports]
+            found = [stage.get("step_s") if isinstance(stage, Mapping) else None for stage in stages]
+        else:
+            found = [report.get(column) for report in reports]
+        values = tuple(number for value in found if (number := _number(value)) is not None)
+        whole = len(values) == len(names)
+        why = "no second stage" if column == "avd_step_s" else f"the training's report has no {column}"
+        return Measure(values=values) if whole else Measure(absent=why)
+
+    def _cost(self, names: Sequence[str]) -> Cost:
+        reports = [self.report("train", name) for name in names]
+        second = [report.get("second_stage") for report in reports]
+        counts = reports[0].get("num_parameters")
+        return Cost(
+            num_parameters=counts if isinstance(counts, Mapping) else {},
+            step=self._cost_measure(names, "step_s"),
+            memory=self._cost_measure(names, "memory_mb"),
+            steps=int(reports[0].get("steps", 0)),
+            images_seen=int(reports[0].get("images_seen", 0)),
+            seconds=statistics.fmean(_seconds(report) for report in reports),
+            avd_steps=int(second[0].get("steps", 0)) if isinstance(second[0], Mapping) else 0,
+            device=str(reports[0].get("device", "-")),
+        )
+
+
+def _score(report: Mapping[str, Any], column: str) -> Measure:
+    """One column out of one evaluation's report."""
+    split, _, metric = column.rpartition("/")
+    scores = report.get(split or "test")
+    if not isinstance(scores, Mapping):
+        return Measure(
+            absent="the data set keeps nobody unseen" if split == "unseen" else f"no {split or 'test'} split"
+        )
+    l1 = _number(scores.get("l1"))
+    if metric == "l1" and l1 is not None:
+        return Measure(values=(l1,), copy_source=_number(scores.get("copy_source_l1")))
+    for name, entry in _entries(scores):
+        if name.partition("/")[0] == metric:
+            return _entry(entry)
+    return Measure(absent="not among the evaluation's metrics (evaluation.metrics of params.yaml)")
+
+
+def _entries(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    found = scores.get("metrics")
+    for name, entry in found.items() if isinstance(found, Mapping) else ():
+        if isinstance(entry, Mapping):
+            yield str(name), entry
+
+
+def _entry(entry: Mapping[str, Any]) -> Measure:
+    value = _number(entry.get("value"))
+    if value is None:
+        return Measure(absent=str(entry.get("absent") or "no frame has a figure"))
+    files = entry.get("sha256")
+    return Measure(
+        values=(value,),
+        copy_source=_number(entry.get("copy_source")),
+        num_frames=int(_number(entry.get("num_frames")) or 0),
+        num_missed=int(_number(entry.get("num_missed")) or 0),
+        backbone=None if entry.get("backbone") is None else str(entry["backbone"]),
+        sha256=tuple(sorted((str(k), str(v)) for k, v in files.items())) if isinstance(files, Mapping) else (),
+    )
+
+
+def _check_alike(where: str, facts: Sequence[tuple[str, Any]], what: str) -> None:
+    known = [(name, value) for name, value in facts if value is not None]
+    for name, value in known[1:]:
+        if value != known[0][1]:
+            fix = f"Evaluate both again: {known[0][0]}, {name}"
+            raise CheckpointError(must(where, f"compare rows of the same {what}", f"{known[0][1]} and {value}", fix))
+
+
+def _at(report: Mapping[str, Any], key: str) -> Any:
+    value: Any = report
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _seconds(report: Mapping[str, Any]) -> float:
+    second = report.get("second_stage")
+    more = second.get("seconds", 0.0) if isinstance(second, Mapping) else 0.0
+    return float(report.get("seconds", 0.0)) + float(more)
+
+
+def _number(value: Any) -> float | None:
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if real else None

@@ -1,0 +1,82 @@
+"""A training in steps, and its second stage: what params.yaml says in epochs, counted on the shards at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict
+
+from models.contracts import ShardClip
+from pipelines.params import ExperimentConfig
+from training.config import TrainConfig
+from training.feed import FeedOptions, PairSequence, ShardReader
+from training.job import TrainJob
+
+AVD_RECIPE = "training.recipes.avd:build"
+HASH_LETTERS = 8
+
+
+def in_steps(experiment: ExperimentConfig, reader: ShardReader) -> ExperimentConfig:
+    """The experiment with its epochs as steps; without epochs it stays as it is.
+
+    An epoch has as many steps as there are whole batches of clips (or identities) times ``num_repeats``, 1 at least.
+    """
+    train, clips = experiment.train, reader.clips("train")
+    if train.max_epochs is not None:
+        every = steps_per_epoch(clips, train.batch_size, train.num_repeats, id_sampling=train.id_sampling)
+        milestones = tuple(epoch * every for epoch in train.milestone_epochs)
+        train = dataclasses.replace(
+            train, max_steps=train.max_epochs * every, milestones=milestones, max_epochs=None, milestone_epochs=()
+        )
+    return dataclasses.replace(experiment, train=_avd_in_steps(train, clips))
+
+
+def steps_per_epoch(clips: list[ShardClip], batch_size: int, num_repeats: int, *, id_sampling: bool) -> int:
+    """Whole batches in an epoch; 1 at least."""
+    options = FeedOptions(batch_size=batch_size, num_repeats=num_repeats, id_sampling=id_sampling)
+    return max(1, PairSequence(clips, options).items_per_epoch // batch_size)
+
+
+def _avd_in_steps(train: TrainConfig, clips: list[ShardClip]) -> TrainConfig:
+    avd = train.avd
+    if avd.max_steps is not None or avd.max_epochs is None:
+        return train
+    every = steps_per_epoch(clips, avd.batch_size, avd.num_repeats, id_sampling=train.id_sampling)
+    return dataclasses.replace(train, avd=dataclasses.replace(avd, max_steps=avd.max_epochs * every))
+
+
+def second_job(first: TrainJob, checkpoint: str, reader: ShardReader) -> TrainJob | None:
+    """What trains the AVD networks after the first stage; None when the experiment has no second stage.
+
+    Args:
+        first: the first stage's job, in steps.
+        checkpoint: its last one; the averaged weights are taken.
+        reader: of the shards.
+    """
+    avd, train = first.train.avd, first.train
+    if not first.model.avd or not avd.max_steps:
+        return None
+    every = steps_per_epoch(reader.clips("train"), avd.batch_size, avd.num_repeats, id_sampling=train.id_sampling)
+    second = dataclasses.replace(
+        train,
+        batch_size=avd.batch_size,
+        num_repeats=avd.num_repeats,
+        max_steps=avd.max_steps,
+        milestones=tuple(epoch * every for epoch in avd.milestone_epochs),
+        validate_every_steps=0,
+        picture_every_steps=0,
+        init_from=None,
+        losses=dataclasses.replace(train.losses, gan="none"),
+    )
+    facts = json.dumps([first.run_name, asdict(avd)], sort_keys=True)
+    suffix = f"-avd-{hashlib.sha256(facts.encode()).hexdigest()[:HASH_LETTERS]}"
+    return dataclasses.replace(
+        first,
+        run_name=f"{first.run_name}{suffix}",
+        run_folder=f"{first.run_folder.rstrip('/')}{suffix}",
+        recipe=AVD_RECIPE,
+        train=second,
+        init_weights=checkpoint,
+        init_averaged=True,
+    )
