@@ -267,7 +267,9 @@ def from_checkpoint(
     _flush_denormals()
     networks, info = load_networks(folder)
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "precision": precision}
-    session = _session(networks, folder, size_px=info.model.size_px, **options)
+    # every articulated model has AVD networks, and only a second stage (or whoever published them) trains them
+    trained = bool(info.train.avd.max_steps) or any(name.startswith("imported/") for name in info.metrics)
+    session = _session(networks, folder, avd_trained=trained, size_px=info.model.size_px, **options)
     logger.info(
         "loaded %s (step %d) on %s in %.1f s", folder, info.step, session.device, time.perf_counter() - before_s
     )
@@ -306,12 +308,12 @@ def _providers(device: Device) -> list[str] | None:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
 
 
-def _session(networks: dict[str, nn.Module], folder: Path, **options: Any) -> TorchSession:
+def _session(networks: dict[str, nn.Module], folder: Path, *, avd_trained: bool, **options: Any) -> TorchSession:
     generator, detector = networks.get("generator"), networks.get("keypoint_detector")
     if not isinstance(generator, Generator) or not isinstance(detector, Detector):
         got = ", ".join(f"{name} ({type(network).__name__})" for name, network in networks.items()) or "nothing"
         raise CheckpointError(must(str(folder), "hold a generator and a keypoint detector of the motion family", got))
-    avd, background = networks.get("avd"), networks.get("background_predictor")
+    avd, background = networks.get("avd") if avd_trained else None, networks.get("background_predictor")
     session = TorchSession(generator, detector, avd=avd if isinstance(avd, AvdNetwork) else None, **options)
     if isinstance(background, BackgroundPredictor):
         session.background = background.eval().to(session.device)

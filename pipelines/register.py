@@ -109,8 +109,7 @@ def compare(engine: Any, session: MotionSession, frames: np.ndarray) -> float:
 def _export(engine: Any, info: Any, path: Path, *, opset: int) -> None:
     from models.export import export_motion
 
-    networks = {"generator": engine.generator, "keypoint_detector": engine.detector}
-    export_motion(networks, info.model, path, opset=opset)
+    export_motion(engine.networks, info.model, path, opset=opset)
 
 
 def _test_frames(dataset: str, paths: Paths) -> np.ndarray:

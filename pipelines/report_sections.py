@@ -311,7 +311,7 @@ def _animation(name: str, params: Params, paths: Paths, report: Report) -> Anima
     files = [path for path in found if path.suffix in (".gif", ".mp4")]
     source = str(report.get("source") or (config.source if config else ""))
     driving = str(report.get("driving") or (config.driving if config else ""))
-    motion = str(report.get("motion") or ("relative" if config is None or config.relative else "absolute"))
+    motion = str(report.get("motion") or (config.mode if config else "relative"))
     return AnimationView(
         name=name,
         experiment=config.experiment if config else "",

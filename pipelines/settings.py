@@ -60,7 +60,7 @@ class RegistrationConfig:
     onnx_opset: int = 20
 
     def __post_init__(self) -> None:
-        check((16 <= self.onnx_opset <= 23, "onnx_opset", self.onnx_opset, "lie in 16 to 23"))
+        check((20 <= self.onnx_opset <= 23, "onnx_opset", self.onnx_opset, "lie in 20 to 23"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +119,6 @@ class AnimationConfig:
             (self.max_frames is None or self.max_frames >= 1, "max_frames", self.max_frames, "be 1 or more, or null"),
             (0 <= self.smoothing <= 100, "smoothing", self.smoothing, "lie in 0 to 100 frames"),
         )
-
-    @property
-    def relative(self) -> bool:
-        """Whether movement is transferred, not poses."""
-        return self.mode == "relative"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

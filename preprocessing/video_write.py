@@ -15,6 +15,8 @@ from preprocessing import video_ffmpeg
 from preprocessing.config import EncoderPreset
 
 _TIMEOUT_S = 3600.0
+_FED_TIMEOUT_S = 86_400.0
+"""Of an encoder whose frames come as fast as a model makes them."""
 _MAX_GIF_FPS = 50.0  # a shorter delay than 20 ms is slowed down by browsers
 _SAME_BYTES = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
 
@@ -139,7 +141,9 @@ class VideoWriter:
                 raw = raw.filter("scale", out_color_matrix="bt601", out_range="tv").filter("format", "yuv420p")
             return raw.output(file_url(self._part), format="mp4", **self._coding.options()).overwrite_output()
 
-        return video_ffmpeg.Encoder(build, size=(width, height), fps=self._fps, target=self._path, timeout_s=_TIMEOUT_S)
+        return video_ffmpeg.Encoder(
+            build, size=(width, height), fps=self._fps, target=self._path, timeout_s=_FED_TIMEOUT_S
+        )
 
     def _finish(self) -> None:
         if self._encoder is None:
@@ -228,7 +232,7 @@ def _encode_all(path: Path, frames: Iterable[np.ndarray], *, build: Callable[[An
             if encoder is None:
                 shape = batch.shape[1:]
                 size = (shape[1], shape[0])
-                encoder = video_ffmpeg.Encoder(build, size=size, fps=fps, target=path, timeout_s=_TIMEOUT_S)
+                encoder = video_ffmpeg.Encoder(build, size=size, fps=fps, target=path, timeout_s=_FED_TIMEOUT_S)
             if batch.shape[1:] != shape:
                 raise ClipError(must(f"frames of {path.name}", f"be {shape}", batch.shape[1:]))
             encoder.write(batch)

@@ -16,6 +16,7 @@ from pipelines import animate_show, transfer
 from pipelines.animate import AnimateOptions, animate, check_outputs, named, open_all
 from pipelines.framing import Picture, Video
 from pipelines.served.motion import Motion
+from pipelines.sinks import writing
 from pipelines.transfer import RENDER_AT_ONCE, Transfer
 from preprocessing.video import VideoWriter, probe, read_clip, write_gif, write_video
 
@@ -352,6 +353,35 @@ def test_a_failing_engine_leaves_the_old_result(source: Path, driving: Path) -> 
         animate(Failing(), [source], driving, out, options=options())
     assert out.read_bytes() == b"precious"
     assert {path.name for path in driving.parent.iterdir()} == {"old.mp4", "source.png", "driving.mp4"}
+
+
+def test_a_failing_writer_ends_the_rendering_and_leaves_no_file(source: Path, tmp_path: Path) -> None:
+    def fail(path: Path, frames: Iterator[np.ndarray]) -> None:
+        next(frames)
+        raise EnvironmentProblem("the disk is full")
+
+    def write(path: Path, frames: Iterator[np.ndarray]) -> None:
+        batches = list(frames)
+        path.write_bytes(b"".join(batch.tobytes() for batch in batches))
+
+    given = 0
+
+    def feed(*files: tuple[str, Any]) -> None:
+        nonlocal given
+        with writing([(tmp_path / name, how) for name, how in files]) as put:
+            for given in range(1, 1000):  # noqa: B007 - looked at when it has failed
+                put(np.zeros((1, 2, 2, 3), np.uint8))
+
+    with pytest.raises(EnvironmentProblem, match="disk is full"):
+        feed(("whole", write), ("broken", fail))
+    assert 2 <= given < 10
+    assert not (tmp_path / "whole").exists()
+    with pytest.raises(RuntimeError, match="ended before its frames"):
+        feed(("idle", lambda *_: None))
+    with writing([(tmp_path / name, write) for name in ("one", "two")]) as put:
+        for level in range(5):
+            put(np.full((1, 1, 1, 3), level, np.uint8))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == bytes(sorted([*range(5)] * 3))
 
 
 def test_one_pixel_is_refused(tmp_path: Path, driving: Path) -> None:

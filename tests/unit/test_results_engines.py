@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipelines.registry import Store, Version
 from pipelines.served.motion import Motion
 from pipelines.stage import Paths
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
-from training.config import TrainConfig
+from training.config import AvdConfig, TrainConfig
 
 SIZE = 32
 
@@ -159,12 +160,23 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
 def test_a_checkpoint_of_regions_gives_all_its_networks(tmp_path: Path) -> None:
     config = debug_config(**REGIONS, background="affine", discriminator=False)
     networks = build(config)
-    info = CheckpointInfo(step=3, images_seen=24, preset="articulated", model=config, train=TrainConfig(), sha256="")
+    train = TrainConfig(avd=AvdConfig(max_steps=5))
+    info = CheckpointInfo(step=3, images_seen=24, preset="articulated", model=config, train=train, sha256="")
     write_checkpoint(tmp_path, info, tensors_of(networks), None)
     loaded, _ = from_checkpoint(tmp_path, device="cpu")
     assert set(loaded.networks) == set(networks)
     assert loaded.has_avd
     assert not any(network.training for network in loaded.networks.values())
+
+
+def test_avd_networks_that_no_second_stage_has_trained_are_left_out(tmp_path: Path) -> None:
+    config = debug_config(**REGIONS, discriminator=False)
+    networks = build(config)
+    info = CheckpointInfo(step=3, images_seen=24, preset="articulated", model=config, train=TrainConfig(), sha256="")
+    for name, metrics, trained in (("own", {}, False), ("imported", {"imported/epoch": 99.0}, True)):
+        (tmp_path / name).mkdir()
+        write_checkpoint(tmp_path / name, replace(info, metrics=metrics), tensors_of(networks), None)
+        assert from_checkpoint(tmp_path / name, device="cpu")[0].has_avd == trained
 
 
 def version(number: int, *aliases: str) -> Version:
