@@ -84,7 +84,7 @@ def made_networks(options: argparse.Namespace) -> tuple[dict[str, nn.Module], Mo
     with torch.no_grad():
         for _ in range(8):
             found = networks["keypoint_detector"](frames)
-            turned = Keypoints(*(None if part is None else part.roll(1, 0) for part in found))
+            turned = Keypoints(*(None if part is None else part.roll(1, 0) for part in found))  # type: ignore[arg-type]
             networks["generator"](frames, source_keypoints=found, driving_keypoints=turned)
     return {name: network.eval() for name, network in networks.items()}, config
 
@@ -98,7 +98,7 @@ def published(networks: Mapping[str, nn.Module], config: MotionConfig, source: T
     @torch.no_grad()
     def animate(driving: Tensor) -> Tensor:
         made, start, first = [], detector(source), detector(driving[:1])
-        for frame in driving.split(1):
+        for frame in torch.split(driving, 1):
             goal = moved(start, detector(frame), first)
             made.append(generator(source, source_keypoints=start, driving_keypoints=goal).prediction)
         return torch.cat(made)
@@ -120,14 +120,15 @@ def in_torch(networks: Mapping[str, nn.Module], variant: Variant, source: Tensor
     if variant.compile_mode is not None:
         find, decode = (torch.compile(each, mode=variant.compile_mode) for each in (find, decode))
     order = torch.channels_last if variant.channels_last else torch.contiguous_format
+    begin = timing.step_marker(variant.compile_mode)
 
     @torch.inference_mode()
     def animate(driving: Tensor) -> Tensor:
         made, picture = [], source.contiguous(memory_format=order)
         with torch.autocast(source.device.type, dtype=torch.bfloat16, enabled=variant.bf16):
             start, first, encoded = detector(picture), detector(driving[:1]), generator.encode(picture)
-            for frames in driving.split(batch):
-                torch.compiler.cudagraph_mark_step_begin()
+            for frames in torch.split(driving, batch):
+                begin()
                 count = len(frames)
                 goal = moved(start.expand(count), find(frames.contiguous(memory_format=order)), first)
                 rendered = decode(encoded.expand(count), source_keypoints=start.expand(count), driving_keypoints=goal)
@@ -182,22 +183,32 @@ def turn(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def differences(folder: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """How far each variant's frames are from the reference's: mean and largest difference in [0, 1], PSNR in dB."""
-    wanted, found = folder / f"{BASE}.npy", {}
-    for name in names if wanted.is_file() else ():
-        error = np.abs(np.load(folder / f"{name}.npy") - np.load(wanted)).astype(np.float64)
-        psnr = -10 * np.log10(max(float(np.mean(error**2)), 1e-12))
-        found[name] = {"mean": float(error.mean()), "largest": float(error.max()), "psnr_db": float(psnr)}
+    """How far each variant's frames are from the reference's: in [0, 1], and in dB under a signal.
+
+    ``psnr_db`` takes the whole range for the signal and flatters the pale frames of untrained networks; ``snr_db``
+    takes the reference's own deviation from its mean.
+    """
+    path, found = folder / f"{BASE}.npy", {}
+    wanted = np.load(path).astype(np.float64) if path.is_file() else None
+    for name in names if wanted is not None else ():
+        error = np.load(folder / f"{name}.npy").astype(np.float64) - wanted
+        noise = max(float(np.sqrt(np.mean(error**2))), 1e-9)
+        figures = {"mean": float(np.abs(error).mean()), "largest": float(np.abs(error).max())}
+        found[name] = figures | {"psnr_db": _decibel(1 / noise), "snr_db": _decibel(float(np.std(wanted)) / noise)}
     return found
+
+
+def _decibel(ratio: float) -> float:
+    return float(20 * np.log10(max(ratio, 1e-9)))
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], apart: Mapping[str, Mapping[str, float]]) -> str:
     head = f"{'variant':<16}{'ms/frame':>10}{'min ms':>9}{'frames/s':>10}{'medians':>9}{'minima':>8}{'peak MB':>9}"
-    lines = [f"{head}{'mean difference':>17}{'PSNR':>9}"]
+    lines = [f"{head}{'mean difference':>17}{'SNR':>9}"]
     for name, row in rows.items():
         ratios = [f"{row[key]:.2f} x" if key in row else "" for key in ("ratio_of_medians", "ratio_of_minima")]
         speed = f"{row['median_s'] * 1e3:>10.1f}{row['min_s'] * 1e3:>9.1f}{1 / row['median_s']:>10.2f}"
-        quality = f"{apart[name]['mean']:>17.1e}{apart[name]['psnr_db']:>6.1f} dB" if name in apart else ""
+        quality = f"{apart[name]['mean']:>17.1e}{apart[name]['snr_db']:>6.1f} dB" if name in apart else ""
         lines.append(f"{name:<16}{speed}{ratios[0]:>9}{ratios[1]:>8}{row['peak_mb']:>9,.0f}{quality}")
     return "\n".join(lines) + "\n"
 

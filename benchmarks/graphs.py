@@ -41,7 +41,8 @@ class Graph:
     def keypoints(self, frames: Tensor) -> Keypoints:
         """Of frames (N, 3, S, S)."""
         found = self.run("keypoint_", driving=frames.numpy())
-        return Keypoints(*(torch.from_numpy(found[name]) if name in found else None for name in Keypoints._fields))
+        parts = (torch.from_numpy(found[name]) if name in found else None for name in Keypoints._fields)
+        return Keypoints(*parts)  # type: ignore[arg-type]
 
     def still(self, source: Tensor) -> tuple[Keypoints, dict[str, np.ndarray]]:
         """A source's keypoints, and the feeds of all that depends on it alone."""
@@ -56,7 +57,7 @@ class Graph:
     def animate(self, source: Tensor, driving: Tensor, batch: int) -> Tensor:
         """See `Frames`."""
         made, (start, given), first = [], self.still(source), self.keypoints(driving[:1])
-        for frames in driving.split(batch):
+        for frames in torch.split(driving, batch):
             goal = moved(start, self.keypoints(frames), first)
             made.append(torch.from_numpy(self.render({**given, **named("motion_", goal)})))
         return torch.cat(made)

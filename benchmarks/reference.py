@@ -138,12 +138,12 @@ class PublishedStep:
         batch, carry, values = self.recipe.prepare(pairs), dict[str, Tensor](), dict[str, float]()
         for phase in self.recipe.phases:
             output = phase.module(batch, carry)
-            torch.stack(list(output.losses.values())).sum().backward()
+            torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
             phase.optimizer.step()
             for each in self.recipe.phases:
                 each.optimizer.zero_grad()
             carry.update(output.carry)
-            values |= {f"loss/{phase.name}/{term}": float(loss) for term, loss in output.losses.items()}
+            values |= {f"loss/{phase.name}/{term}": loss.detach().item() for term, loss in output.losses.items()}
         return values
 
 

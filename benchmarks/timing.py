@@ -83,6 +83,15 @@ def timed(
     return seconds
 
 
+def step_marker(compile_mode: str | None) -> Callable[[], None]:
+    """What has to be called before every step: CUDA graphs may then write over the last step's tensors."""
+    if compile_mode != "reduce-overhead":
+        return lambda: None  # the marker itself would import the compiler
+    import torch
+
+    return torch.compiler.cudagraph_mark_step_begin
+
+
 def digest(turns: Mapping[str, Sequence[Mapping[str, Any]]], base: str) -> dict[str, dict[str, Any]]:
     """Median and least time of each variant over all turns, and how many times faster than ``base`` it is.
 

@@ -134,9 +134,10 @@ def turn(options: argparse.Namespace, name: str) -> dict[str, Any]:
     steps = stepper(options, name, device)
     frames = timing.made_frames(2 * options.batch, debug_config().size_px if options.debug else options.size, seed=3)
     pairs = PairBatch(frames[: options.batch], frames[options.batch :], np.arange(options.batch))
+    begin = timing.step_marker(VARIANTS[name].compile_mode)
 
     def once() -> dict[str, float]:
-        torch.compiler.cudagraph_mark_step_begin()
+        begin()
         values: dict[str, float] = steps.step(pairs)
         return values
 

@@ -22,7 +22,7 @@ MAX_BYTES = 4 * 2**30
 NAME_LENGTH = 160
 _HEAD_BYTES = 1024
 _AGAIN = "Get the file again from where it was published"
-_CODE = re.compile(r"GLOBAL (\S+) was not an allowed global")
+_CODE = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)")
 _BEGINNINGS = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
 """Of files that torch.save has written, since version 1.6 and before."""
 

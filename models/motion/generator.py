@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layers.blocks import DownBlock, ResidualBlock, SameBlock, UpBlock
+from models.layers.blocks import DownBlock, NarrowConv2d, ResidualBlock, SameBlock, UpBlock
 from models.layers.precision import wide
 from models.layers.warps import resize, resize_grid, warp
 from models.motion.config import MotionConfig
@@ -75,7 +75,7 @@ class Generator(nn.Module):
                 for i in range(config.generator_bottleneck_blocks)
             )
         )
-        self.final = nn.Conv2d(widths[0], 3, 7, padding=3)
+        self.final = NarrowConv2d(widths[0], 3, 7)
 
     def forward(
         self,

@@ -131,6 +131,7 @@ def figures(report: evaluate.EvaluateReport) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in ("seconds", "num_workers", "num_resumed")}
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_figures_of_one_bit_for_bit(params: Params, paths: Paths) -> None:
     one = evaluate.run("toy", params, paths, device="cpu")
     files = {path.name: path.read_bytes() for path in paths.pictures("evaluate", "toy").iterdir()}

@@ -81,7 +81,7 @@ def test_pictures_are_drawn_and_recorded(unbroken: Path) -> None:
     assert [record["step"] for record in drawn] == [3, 6]
     picture = cv2.imread(str(unbroken / drawn[0]["path"]))
     assert picture is not None
-    assert picture.shape == (4 * 34 - 2, 5 * 34 - 2, 3)
+    assert picture.shape == (4 * 34 - 2, 6 * 34 - 2, 3)
     assert picture.std() > 10
 
 

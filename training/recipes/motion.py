@@ -25,6 +25,7 @@ from training.optim import adam, schedule
 from training.phases import Batch, Phase
 from training.randomness import keyed
 from training.recipes.motion_phases import DiscriminatorPhase, GeneratorPhase, Precision, Used
+from training.speed import chosen, prepare_networks
 
 AVERAGED = ("generator", "keypoint_detector", "background_predictor")
 PICTURED_PAIRS = 4
@@ -62,6 +63,8 @@ def build(
         perceptual = build_perceptual(train.perceptual_backbone, weights)
     if perceptual is not None:
         perceptual.to(device=device, dtype=dtype)
+    used = {} if perceptual is None else {"perceptual": perceptual}
+    prepare_networks({**networks, **used}, chosen(train, device), device)
     return MotionRecipe(networks, model=model, train=train, device=device, dtype=dtype, perceptual=perceptual)
 
 
@@ -102,10 +105,12 @@ class MotionRecipe:
         }
         if background is not None:
             groups["background_predictor"] = (background.parameters(), train.lr_generator)
-        phases = [self._phase("generator", module, adam(groups, train.adam_betas))]
+        fused = chosen(train, self.device).fused_optimizer
+        phases = [self._phase("generator", module, adam(groups, train.adam_betas, fused=fused))]
         if adversarial and discriminator is not None:
             judge = DiscriminatorPhase(discriminator, losses=train.losses, precision=self.precision)
-            optimizer = adam({"discriminator": (discriminator.parameters(), train.lr_discriminator)}, train.adam_betas)
+            judged = {"discriminator": (discriminator.parameters(), train.lr_discriminator)}
+            optimizer = adam(judged, train.adam_betas, fused=fused)
             phases.append(self._phase("discriminator", judge, optimizer))
         return phases
 
