@@ -175,7 +175,8 @@ def turn(options: argparse.Namespace, name: str) -> dict[str, Any]:
     size_px = debug_config().size_px if options.debug else options.size
     source, driving = (timing.made_frames(n, size_px, seed=n).to(device) / 255 for n in (1, options.frames))
     animate = animator(options, name, source)
-    made = animate(driving)
+    for _ in range(3 if VARIANTS[name].compile_mode else 1):
+        made = animate(driving)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds = timing.timed(lambda: animate(driving), options.repeats, wait=wait, clock=options.clock)
     np.save(Path(options.made) / f"{name}.npy", made[:8].cpu().numpy())
@@ -189,8 +190,10 @@ def differences(folder: Path, names: Sequence[str]) -> dict[str, dict[str, float
     takes the reference's own deviation from its mean.
     """
     path, found = folder / f"{BASE}.npy", {}
-    wanted = np.load(path).astype(np.float64) if path.is_file() else None
-    for name in names if wanted is not None else ():
+    if not path.is_file():
+        return {}
+    wanted = np.load(path).astype(np.float64)
+    for name in names:
         error = np.load(folder / f"{name}.npy").astype(np.float64) - wanted
         noise = max(float(np.sqrt(np.mean(error**2))), 1e-9)
         figures = {"mean": float(np.abs(error).mean()), "largest": float(np.abs(error).max())}
@@ -208,7 +211,9 @@ def table(rows: Mapping[str, Mapping[str, Any]], apart: Mapping[str, Mapping[str
     for name, row in rows.items():
         ratios = [f"{row[key]:.2f} x" if key in row else "" for key in ("ratio_of_medians", "ratio_of_minima")]
         speed = f"{row['median_s'] * 1e3:>10.1f}{row['min_s'] * 1e3:>9.1f}{1 / row['median_s']:>10.2f}"
-        quality = f"{apart[name]['mean']:>17.1e}{apart[name]['snr_db']:>6.1f} dB" if name in apart else ""
+        quality = (
+            f"{apart[name]['mean']:>17.1e}{apart[name]['snr_db']:>6.1f} dB" if name in apart and name != BASE else ""
+        )
         lines.append(f"{name:<16}{speed}{ratios[0]:>9}{ratios[1]:>8}{row['peak_mb']:>9,.0f}{quality}")
     return "\n".join(lines) + "\n"
 

@@ -143,7 +143,8 @@ def turn(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
     losses = {key: value for key, value in once().items() if key.startswith("loss/")}
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    timing.timed(once, options.warm_up - 1, wait=wait)
+    is_compiled = VARIANTS[name].compile_mode is not None or VARIANTS[name].train.get("compile", False)
+    timing.timed(once, max(options.warm_up, 4 if is_compiled else 1) - 1, wait=wait)  # graphs are recorded late
     seconds = timing.timed(once, options.steps, wait=wait, clock=options.clock)
     return {"seconds": seconds, "peak_mb": timing.peak_mb(device), "losses": losses}
 
@@ -172,7 +173,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="default: those of the device")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="timed, of each variant in each round")
-    parser.add_argument("--warm-up", type=int, default=1, help="steps before them")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps before them (4 or more with a compiler)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--device", choices=tuple(CHOSEN), default="cpu")
     parser.add_argument("--clock", choices=tuple(timing.CLOCKS), default="wall", help="cpu: on busy machines, 1 thread")

@@ -165,7 +165,7 @@ class TrainConfig:
     compile: bool = False
     """Let torch.compile make kernels of the networks; the first step then takes a minute."""
     fused_optimizer: bool | None = None
-    """One kernel for all of Adam; null: on GPUs."""
+    """One kernel for all of Adam; null: yes."""
     log_every_steps: int = 10
     checkpoint_every_steps: int = 1_000
     keep_last: int = 3

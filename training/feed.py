@@ -18,7 +18,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
@@ -167,6 +166,8 @@ class Feed:
         self._samples = 0
         self._waited_s = 0.0
         self._started_s: float | None = None
+        import cv2
+
         cv2.setNumThreads(0)
 
     def __enter__(self) -> Feed:
@@ -216,6 +217,8 @@ class Feed:
 
     def assemble(self, step: int) -> PairBatch:
         """Read, decode and stack one step's samples of this rank."""
+        import cv2
+
         indices, size = self.sequence.step(step), self.reader.index.size_px
         source = np.empty((len(indices), 3, size, size), dtype=np.uint8)
         driving = np.empty_like(source)

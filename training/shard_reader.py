@@ -9,16 +9,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.contracts import INDEX_NAME, ShardClip, ShardFile, ShardIndex, Split
 from models.errors import ClipError, must
 from training.shard_cache import local_copy
+
+if TYPE_CHECKING:  # a recipe on frames of its own needs neither Parquet nor a codec
+    import pyarrow.parquet as pq
 
 CACHE_BYTES = 1 << 29
 """Coded frames that a reader keeps in memory: small data sets live there whole."""
@@ -74,6 +74,8 @@ class ShardReader:
         Raises:
             ClipError: a position outside the clip, or a shard that can't be read.
         """
+        import cv2
+
         size = self.index.size_px
         wanted = range(clip.num_frames) if positions is None else positions
         frames = np.empty((len(wanted), size, size, 3), dtype=np.uint8)
@@ -83,6 +85,8 @@ class ShardReader:
 
     def decode(self, clip: ShardClip, position: int) -> np.ndarray:
         """One frame as the JPEG codec gives it: uint8 BGR, (H, W, 3)."""
+        import cv2
+
         if not 0 <= position < clip.num_frames:
             raise ClipError(must(self._name(clip), f"hold frame {position}", f"{clip.num_frames} frames"))
         coded, size = self._coded(clip), self.index.size_px
@@ -128,6 +132,9 @@ class ShardReader:
         return coded
 
     def _read(self, clip: ShardClip) -> CodedClip:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         shard = self.index.shards[clip.shard]
         path = self.folder / shard.path
         try:

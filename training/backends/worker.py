@@ -40,6 +40,7 @@ from training.loop import Loop, Outside, Trainer
 from training.phases import Recipe
 from training.progress import Show, show_line
 from training.runfolder import SUMMARY, WORKERS, RunFolder, fetch_folder
+from training.speed import keep_memory
 from training.validation import Validation
 from training.world import World
 
@@ -312,6 +313,8 @@ def _numerics(train: TrainConfig, world: World) -> Iterator[None]:
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_flush_denormal(True)  # convolutions over a sharp soft-max's denormals crawl
     torch.set_num_threads(train.num_threads or world.num_threads)
+    if world.device.type == "cpu":
+        keep_memory()
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
         torch.backends.cudnn.benchmark = not train.deterministic

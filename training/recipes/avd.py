@@ -23,6 +23,7 @@ from training.phases import Batch, Phase, PhaseOutput
 from training.randomness import keyed
 from training.recipes.motion import MotionRecipe
 from training.recipes.motion_phases import Precision, weighted_l1
+from training.speed import chosen
 
 
 def build(
@@ -63,7 +64,9 @@ class AvdRecipe(MotionRecipe):
         module = AvdPhase(
             avd, detector=self.networks["keypoint_detector"], config=self.train.avd, precision=self.precision
         )
-        optimizer = adam({"avd": (avd.parameters(), self.train.avd.learning_rate)}, self.train.adam_betas)
+        fused = chosen(self.train, self.device).fused_optimizer
+        trained = {"avd": (avd.parameters(), self.train.avd.learning_rate)}
+        optimizer = adam(trained, self.train.adam_betas, fused=fused)
         return [Phase(name="avd", module=module, optimizer=optimizer, scheduler=schedule(optimizer, self.train))]
 
     def prepare(self, pairs: PairBatch) -> Batch:
