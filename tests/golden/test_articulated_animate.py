@@ -3,79 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from articulated_kit import KIT, model, networks
 
-from models.motion.config import MotionConfig
-from models.motion.networks import build
 from pipelines.engines import TorchSession
 from pipelines.served.motion import Motion, movement_scale, transfer
 
 MODES = ("standard", "relative", "avd")
 REGIONS_ATOL, PICTURES_ATOL = 1e-5, 1e-4
 """As the kit's README suggests for regions and for predictions."""
-NETWORKS = {
-    "generator": "generator",
-    "keypoint_detector": "region_predictor",
-    "background_predictor": "bg_predictor",
-    "avd": "avd_network",
-}
-"""Here -> in the kit's checkpoint."""
 
 
 @pytest.fixture(scope="module")
-def kit(root: Path) -> Path:
-    return root / "tests" / "golden" / "articulated-tiny"
+def recorded() -> Mapping[str, np.ndarray]:
+    return np.load(KIT / "eval.npz")
 
 
 @pytest.fixture(scope="module")
-def recorded(kit: Path) -> Mapping[str, np.ndarray]:
-    return np.load(kit / "eval.npz")
-
-
-@pytest.fixture(scope="module")
-def engine(kit: Path) -> TorchSession:
-    config = MotionConfig(
-        motion="articulated",
-        background="affine",
-        generator_skips=True,
-        heat_map_padding=3,
-        discriminator=False,
-        avd=True,
-        size_px=64,
-        num_keypoints=5,
-        scale_factor=0.25,
-        detector_expansion=8,
-        detector_max_features=32,
-        detector_blocks=2,
-        motion_expansion=8,
-        motion_max_features=32,
-        motion_blocks=3,
-        generator_expansion=8,
-        generator_max_features=32,
-        generator_bottleneck_blocks=2,
-        background_expansion=8,
-        background_max_features=32,
-        background_blocks=3,
-        avd_identity_features=16,
-        avd_pose_features=16,
-    )
-    weights = torch.load(kit / "tiny-checkpoint.pth.tar", weights_only=True)
-    networks: dict[str, Any] = build(config)
-    for name, network in networks.items():
-        _fill(network, weights[NETWORKS[name]])
-    options: dict[str, Any] = {"avd": networks["avd"], "size_px": config.size_px, "device": "cpu"}
-    return TorchSession(networks["generator"], networks["keypoint_detector"], **options)
-
-
-def _fill(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    renamed = {key.replace("pixelwise_flow_predictor", "dense_motion_network"): part for key, part in weights.items()}
-    network.load_state_dict(renamed)
+def engine() -> TorchSession:
+    built = networks()
+    options: dict[str, Any] = {"avd": built["avd"], "size_px": model().size_px, "device": "cpu"}
+    return TorchSession(built["generator"], built["keypoint_detector"], **options)
 
 
 def found(engine: TorchSession, recorded: Mapping[str, np.ndarray], name: str) -> Motion:

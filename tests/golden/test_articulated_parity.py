@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from articulated_kit import KIT, PUBLISHED, model, networks
 from torch import Tensor, nn
 
-from models.motion.config import MotionConfig
 from models.motion.generator import Generated
 from models.motion.keypoints import Keypoints
-from models.motion.networks import build
 from models.perceptual import Vgg19
 from training.config import TrainConfig
 from training.feed import PairBatch
@@ -23,13 +21,6 @@ from training.phases import Batch
 from training.recipes import motion
 from training.world import World
 
-KIT = Path(__file__).parent / "articulated-tiny"
-PUBLISHED = {
-    "generator": "generator",
-    "keypoint_detector": "region_predictor",
-    "background_predictor": "bg_predictor",
-    "avd": "avd_network",
-}
 FIELDS = {"value": "shift", "jacobian": "affine", "covariance": "covar"}
 TRAIN = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25))
 LOSSES = {
@@ -39,51 +30,9 @@ LOSSES = {
 }
 
 
-def model(*, align_corners: bool = False) -> MotionConfig:
-    return MotionConfig(
-        motion="articulated",
-        background="affine",
-        generator_skips=True,
-        heat_map_padding=3,
-        discriminator=False,
-        avd=True,
-        size_px=64,
-        scale_factor=0.25,
-        num_keypoints=5,
-        detector_expansion=8,
-        detector_max_features=32,
-        detector_blocks=2,
-        motion_expansion=8,
-        motion_max_features=32,
-        motion_blocks=3,
-        background_expansion=8,
-        background_max_features=32,
-        background_blocks=3,
-        generator_expansion=8,
-        generator_max_features=32,
-        generator_bottleneck_blocks=2,
-        avd_identity_features=16,
-        avd_pose_features=16,
-        align_corners=align_corners,
-    )
-
-
 def recorded(name: str) -> dict[str, Tensor]:
     with np.load(KIT / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays}
-
-
-def networks(*, align_corners: bool = False) -> dict[str, nn.Module]:
-    built = build(model(align_corners=align_corners))
-    entries = torch.load(KIT / "tiny-checkpoint.pth.tar", weights_only=True)
-    for ours, theirs in PUBLISHED.items():
-        state = {_ours(key): value for key, value in entries[theirs].items()}
-        built[ours].load_state_dict(state, strict=True)
-    return built
-
-
-def _ours(key: str) -> str:
-    return key.replace("pixelwise_flow_predictor.", "dense_motion_network.")
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
