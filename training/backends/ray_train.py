@@ -22,6 +22,7 @@ from training.config import TrainConfig
 from training.job import TrainJob, TrainResult
 from training.progress import Progress, Show, show_line
 from training.runfolder import PROGRESS, RunFolder, is_url
+from training.speed import KEPT_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ def _fit(job: TrainJob, num_workers: int, use_gpu: bool) -> Any:
             name=f"{job.run_name}-{uuid.uuid4().hex[:8]}",  # a name that Ray knows would bring its own state back
             storage_path=f"{job.run_folder}/{RAY_FOLDER}",
             failure_config=api.FailureConfig(max_failures=job.train.max_failures, controller_failure_limit=1),
+            worker_runtime_env=None if use_gpu else {"env_vars": dict(KEPT_MEMORY)},
             logging_config=api.LoggingConfig(log_level="ERROR"),
         ),
     )
