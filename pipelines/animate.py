@@ -316,4 +316,4 @@ def open_engine(
     if model is not None:
         return from_version(model, registry.store_of(params, paths), device=device)
     assert checkpoint is not None, "one of the two is given"
-    return str(checkpoint), from_checkpoint(checkpoint, device=device)[0]
+    return str(checkpoint), from_checkpoint(checkpoint, device=device, fold=True)[0]

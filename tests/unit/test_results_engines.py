@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from motion_kit import debug_of, networks_of
 
 from models.errors import CheckpointError, EnvironmentProblem, ParamsError, ShapeError
 from models.motion.keypoints import Keypoints
@@ -119,6 +120,24 @@ def test_bf16_is_near_fp32() -> None:
     assert made.dtype == np.float32
     assert 0 < np.abs(made - wanted).mean() < 0.02
     assert rounded.disentangle(video[0], rounded.keypoints(video)).value.dtype == np.float32
+
+
+@pytest.mark.parametrize("preset", ["fomm", "articulated", "dcf", "jam", "cbam-mso"])
+def test_folded_networks_move_pictures_the_same_and_leave_the_given_ones_alone(preset: str) -> None:
+    networks: dict[str, Any] = {name: each.eval() for name, each in networks_of(debug_of(preset)).items()}
+    before = {name: {key: value.clone() for key, value in each.state_dict().items()} for name, each in networks.items()}
+    given = (networks["generator"], networks["keypoint_detector"])
+    plain, quick = (TorchSession(*given, size_px=SIZE, device="cpu", fold=fold) for fold in (False, True))
+    video = frames(4)
+    for made, wanted in zip(quick.keypoints(video), plain.keypoints(video), strict=True):
+        if wanted is not None:
+            np.testing.assert_allclose(made, wanted, atol=1e-4)
+    motion = plain.keypoints(video)
+    np.testing.assert_allclose(quick.render(video[0], motion), plain.render(video[0], motion), atol=1e-4)
+    assert (plain.folded, quick.folded) == (False, True)
+    for name, network in networks.items():
+        assert network.state_dict().keys() == before[name].keys()
+        assert all(torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
 
 
 def test_bytes_and_floats_are_the_same_frames() -> None:
