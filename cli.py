@@ -67,6 +67,8 @@ def run(
     Examples: `inkmotion run`, `inkmotion run evaluate@fomm-faces`, `inkmotion run --dry-run`
     """
     if dry_run:
+        if targets:
+            raise typer.BadParameter("estimates the whole project; leave the stages out.", param_hint="--dry-run")
         from pipelines.estimate import describe
         from pipelines.estimate import run as estimate
 
@@ -175,6 +177,10 @@ def train(
 
     Examples: `inkmotion train fomm-faces`, `inkmotion train fomm-faces --backend local`
     """
+    if backend not in ("ray", "local"):
+        raise typer.BadParameter(f"must be ray or local; got {backend}.", param_hint="--backend")
+    if fresh and resume is not None:
+        raise typer.BadParameter("removes the run that --resume names: give one.", param_hint="--fresh")
     params, paths = settings()
     if dry_run:
         import json
@@ -186,8 +192,6 @@ def train(
         typer.echo(json.dumps(as_json(params.experiment(name)), indent=2))
         typer.echo(describe(estimate(params, paths, only=name)))
         return
-    if backend not in ("ray", "local"):
-        raise typer.BadParameter(f"must be ray or local; got {backend}.", param_hint="--backend")
     from pipelines.train import run as stage
 
     show(stage(name, params, paths, backend=backend, resume=resume, fresh=fresh))  # type: ignore[arg-type]
@@ -260,7 +264,7 @@ def animate(
     crop: Annotated[bool, typer.Option("--crop/--no-crop", help="Cut out the face, or take the middle.")] = True,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source and driving frame too.")] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda (for --checkpoint).")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     stage: Annotated[str | None, typer.Option(help="Make this animation of params.yaml instead.")] = None,
 ) -> None:
     """Move a picture with a video.
@@ -272,7 +276,13 @@ def animate(
     from pipelines import animate as animating
 
     if stage is not None:
+        if model or checkpoint or source or driving:
+            raise typer.BadParameter("takes everything from params.yaml; leave the others out.", param_hint="--stage")
         return show(animating.run(stage, *settings()))
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"must be auto, cpu or cuda; got {device}.", param_hint="--device")
+    if adapt_scale and mode != "relative":
+        raise typer.BadParameter(f"fits relative movement only; got --mode {mode}.", param_hint="--adapt-scale")
     if mode not in ("relative", "absolute", "avd"):
         raise typer.BadParameter(f"must be relative, absolute or avd; got {mode}.", param_hint="--mode")
     if not source or driving is None:

@@ -115,9 +115,14 @@ def _fomm(
 
 
 def _articulated(
-    *, repeats: int, avd_repeats: int, model: Mapping[str, Any], train: Mapping[str, Any]
+    *,
+    repeats: int,
+    avd_repeats: int,
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+    avd_milestones: tuple[int, ...] = (20, 25),
 ) -> PublishedSettings:
-    avd = {"max_epochs": 30, "milestone_epochs": (20, 25), "num_repeats": avd_repeats}
+    avd = {"max_epochs": 30, "milestone_epochs": avd_milestones, "num_repeats": avd_repeats}
     schedule = {"max_epochs": 100, "milestone_epochs": (60, 90), "num_repeats": repeats, "batch_size": 14, "avd": avd}
     return PublishedSettings(model=model, train={**schedule, **train})
 
@@ -161,7 +166,11 @@ PUBLISHED: dict[str, dict[str, PublishedSettings]] = {
             train={"augment": _CARTOON_JITTER, "losses": {"gan": "lsgan"}},
         ),
         "articulated": _articulated(
-            repeats=50, avd_repeats=50, model={"background": "none", **_NO_PADDING}, train={"augment": _CARTOON_JITTER}
+            repeats=50,
+            avd_repeats=50,
+            avd_milestones=(),  # published as 60 and 90, of 30 epochs
+            model={"background": "none", **_NO_PADDING},
+            train={"augment": _CARTOON_JITTER},
         ),
     },
     "fashion": {

@@ -44,9 +44,11 @@ def folded(network: M, *, channels_last: bool = True, bf16: bool = False) -> M:
             _fold(module, "conv1", "norm2")
         elif isinstance(module, ChannelAttention):
             _fold(module, "reduce", "norm")
-    for module in made.modules() if bf16 else ():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.to(torch.bfloat16)
+    if bf16:  # channel attention computes in full precision, whatever is around it
+        exact = {id(part) for each in made.modules() if isinstance(each, ChannelAttention) for part in each.modules()}
+        for module in made.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and id(module) not in exact:
+                module.to(torch.bfloat16)
     return made.to(memory_format=torch.channels_last) if channels_last else made  # type: ignore[call-overload,no-any-return]
 
 

@@ -72,7 +72,7 @@ class EfficientNetLite0(Perceptual):
             sha256: of the file that they come from.
 
         Raises:
-            CheckpointError: entries are missing, superfluous or of another shape.
+            CheckpointError: entries are missing or superfluous.
         """
         super().__init__("effnet-lite0", sha256)
         entries = _Entries(state)
@@ -193,7 +193,7 @@ class Vgg19(Perceptual):
             sha256: of the file that they come from.
 
         Raises:
-            CheckpointError: entries are missing.
+            CheckpointError: entries are missing or of another shape.
         """
         super().__init__("vgg19", sha256)
         entries = _Entries(state)
@@ -201,7 +201,11 @@ class Vgg19(Perceptual):
         for layer in _VGG19_CONVS:
             weight = entries.take(f"features.{layer}.weight")
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-            conv.load_state_dict({"weight": weight, "bias": entries.take(f"features.{layer}.bias")})
+            try:
+                conv.load_state_dict({"weight": weight, "bias": entries.take(f"features.{layer}.bias")})
+            except RuntimeError as error:
+                got = " ".join(str(error).split())[:200]
+                raise CheckpointError(must(f"features.{layer} of VGG-19", "have its published shape", got)) from None
             self.convs[str(layer)] = conv
         # The published ImageNet statistics of RGB.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,12 +146,11 @@ def named(out: Path, sources: Sequence[Path]) -> list[Path]:
     """``out`` itself for one source; for several ``OUT-SOURCE.SUFFIX``, equal names told apart by numbers."""
     if len(sources) == 1:
         return [out]
-    seen: Counter[str] = Counter()
-    made = []
+    made: list[Path] = []
     for source in sources:
-        seen[source.stem] += 1
-        number = f"-{seen[source.stem]}" if seen[source.stem] > 1 else ""
-        made.append(out.with_name(f"{out.stem}-{source.stem}{number}{out.suffix}"))
+        numbers = ("" if number == 1 else f"-{number}" for number in itertools.count(1))
+        names = (out.with_name(f"{out.stem}-{source.stem}{number}{out.suffix}") for number in numbers)
+        made.append(next(name for name in names if name not in made))
     return made
 
 

@@ -19,6 +19,9 @@ def explain(error: BaseException) -> str | None:
         return must("The disk", "have room", f"'{error.strerror}' at {error.filename}", "Free some: inkmotion clean")
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return must(str(error.filename), "be writable and readable", str(error.strerror), "Check the permissions")
+    wrong_place = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+    if isinstance(error, OSError) and error.errno in wrong_place and error.filename is not None:
+        return must(str(error.filename), "be a path that can be used so", str(error.strerror), "Name another")
     return None
 
 

@@ -154,7 +154,7 @@ def rests(kind: Kind, options: EvaluationConfig, weights: Path) -> Rests:
         weights: the folder of pretrained files.
     """
     wanted = options.metrics
-    of = {METRICS[name].of for name in wanted or METRICS}
+    of = {METRICS[name].of for name in (METRICS if wanted is None else wanted)}
     if not of - {"frames"}:
         return NOTHING
     points, identity = _choices(kind, options)

@@ -22,6 +22,7 @@ from models.motion.keypoints import Detector, Keypoints
 from pipelines import registry
 from pipelines.registry import Store
 from pipelines.served.motion import Motion, MotionSession, joined
+from pipelines.train_stages import is_avd_trained
 from training.checkpoint import CheckpointInfo, load_networks
 
 logger = logging.getLogger(__name__)
@@ -280,9 +281,7 @@ def from_checkpoint(
     _flush_denormals()
     networks, info = load_networks(folder)
     options: dict[str, Any] = {"device": device, "batch_size": batch_size, "precision": precision, "fold": fold}
-    # every articulated model has AVD networks, and only a second stage (or whoever published them) trains them
-    trained = bool(info.train.avd.max_steps) or any(name.startswith("imported/") for name in info.metrics)
-    session = _session(networks, folder, avd_trained=trained, size_px=info.model.size_px, **options)
+    session = _session(networks, folder, avd_trained=is_avd_trained(info), size_px=info.model.size_px, **options)
     logger.info(
         "loaded %s (step %d) on %s in %.1f s", folder, info.step, session.device, time.perf_counter() - before_s
     )

@@ -44,17 +44,17 @@ class Estimate:
 
 
 def run(params: Params, paths: Paths, *, only: str | None = None) -> list[Estimate]:
-    """Estimate every data set and experiment (or one experiment) of the chosen profile."""
+    """Estimate every data set and experiment of the chosen profile, or one experiment, a paper's among them."""
     rows: list[Estimate] = []
     if only is None:
         rows += [_dataset(name, params, paths) for name in params.datasets]
+    experiments = params.experiments if only is None else {only: params.experiment(only)}
     probed: dict[Any, tuple[float, int, int] | str] = {}
-    for name, experiment in params.experiments.items():
-        if only in (None, name):
-            key = (experiment.preset, experiment.model, experiment.train.losses, experiment.train.perceptual_backbone)
-            if key not in probed:
-                probed[key] = _probe(experiment)
-            rows.append(_experiment(name, _counted(experiment, paths), probed[key]))
+    for name, experiment in experiments.items():
+        key = (experiment.preset, experiment.model, experiment.train.losses, experiment.train.perceptual_backbone)
+        if key not in probed:
+            probed[key] = _probe(experiment)
+        rows.append(_experiment(name, _counted(experiment, paths), probed[key]))
     return rows
 
 

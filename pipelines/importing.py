@@ -163,15 +163,18 @@ def export_upstream(
     """
     from models.importers.upstream import kind_of, to_published, to_settings
 
-    if file.exists():
-        raise CheckpointError(must(str(file), "not exist yet", "a file", "Name another, or remove it"))
+    settings = file.with_name(f"{file.name}.yaml")
+    for path in (file, settings):
+        if path.exists():
+            raise CheckpointError(must(str(path), "not exist yet", "a file", "Name another, or remove it"))
     networks, info = load_networks(_folder_of(model, params, paths), ema=not raw)
     found = kind_of(info.model)
     if kind not in (None, found):
         raise CheckpointError(must(model, f"be of --kind {kind}", found, f"Leave --kind out, or give {found}"))
     states = {name: network.state_dict() for name, network in networks.items()}
+    if info.model.align_corners:
+        log.warning("%s warps by torch 1.2's convention (align_corners): run the published code on torch 1.2", model)
     content = to_published(info.model, states, epoch=int(info.metrics.get(EPOCH, 0)))
-    settings = file.with_name(f"{file.name}.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     _save(content, file)
     write_text(settings, yaml.safe_dump(to_settings(info.model), sort_keys=False))
@@ -204,7 +207,7 @@ def _register(
     from models.export import export_motion
     from pipelines.engines import from_checkpoint
     from pipelines.register import TOLERANCE, compare
-    from pipelines.registry import Parcel, register, store_of
+    from pipelines.registry import SERVED_TAG, Parcel, register, served_as, store_of
     from pipelines.served.motion import MotionSession
 
     engine, _ = from_checkpoint(folder, device="cpu")
@@ -215,7 +218,7 @@ def _register(
         difference = compare(engine, MotionSession(onnx), made_up_frames(imported.config))
         if not difference <= TOLERANCE:
             raise CheckpointError(must(str(folder), f"agree with its ONNX graph to {TOLERANCE}", difference))
-        tags = _tags(imported, info, paths)
+        tags = {**_tags(imported, info, paths), SERVED_TAG: served_as(opset)}
         card = _card(name, imported, tags)
         parcel = Parcel(
             name=name,

@@ -56,6 +56,30 @@ def build(cls: type[T], layers: list[Layer], where: str, problems: list[Problem]
         return None
 
 
+def one_length(layers: list[Layer]) -> list[Layer]:
+    """Layers of a training in which the strongest that says how long it is, in steps or in epochs, stands alone.
+
+    Whoever sets steps over published epochs means the steps, and the other way round; ``avd`` likewise. A layer that
+    sets both keeps both.
+    """
+    layers = _one_length(layers, steps=("max_steps", "milestones"), epochs=("max_epochs", "milestone_epochs"))
+    second = [(path, layer["avd"]) for path, layer in layers if isinstance(layer.get("avd"), Mapping)]
+    lengths = dict(_one_length(second, steps=("max_steps",), epochs=("max_epochs",)))
+    return [(path, {**layer, "avd": lengths[path]} if path in lengths else layer) for path, layer in layers]
+
+
+def _one_length(layers: list[Layer], *, steps: tuple[str, ...], epochs: tuple[str, ...]) -> list[Layer]:
+    def says(place: int, keys: tuple[str, ...]) -> bool:
+        return layers[place][1].get(keys[0]) is not None
+
+    last = next((i for i in reversed(range(len(layers))) if says(i, steps) or says(i, epochs)), 0)
+    if not layers or says(last, steps) == says(last, epochs):
+        return layers
+    dropped = epochs if says(last, steps) else steps
+    weaker = [(path, {key: value for key, value in m.items() if key not in dropped}) for path, m in layers[:last]]
+    return [*weaker, *layers[last:]]
+
+
 def _nested(cls: Any, setters: list[Layer], where: str, problems: list[Problem]) -> Any:
     layers: list[Layer] = []
     for path, value in setters:

@@ -20,7 +20,7 @@ from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_
 from models.errors import ParamsError, Problem
 from models.motion.config import MotionConfig
 from pipelines import params_papers
-from pipelines.layers import Layer, build
+from pipelines.layers import Layer, build, one_length
 from pipelines.params_papers import Paper, PaperFile, last, without
 from pipelines.settings import (
     AnimationConfig,
@@ -119,7 +119,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError([Problem(str(path), "no file", "exist; run the command in the project's folder")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise ParamsError([Problem(str(path), " ".join(str(error).split()), "be readable YAML")]) from None
     return parse(raw, params_papers.read_papers(path.parent))
 
@@ -153,7 +153,7 @@ class _Reader:
         if not isinstance(name, str) or name not in profiles:
             self.problems.append(Problem("profile", name, f"be one of {', '.join(map(str, profiles))}"))
             return None
-        profile = profiles[name] if isinstance(profiles[name], Mapping) else {}
+        profile = self._mapping(f"profiles.{name}", profiles[name])
         self._known_keys(f"profiles.{name}", profile, PROFILE_SECTIONS)
         chosen = self._mapping(f"profiles.{name}.datasets", profile.get("datasets"))
         self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
@@ -195,7 +195,7 @@ class _Reader:
             return []
         from preprocessing.datasets.catalog import DATASETS
 
-        if preset not in DATASETS:
+        if not isinstance(preset, str) or preset not in DATASETS:
             self.problems.append(Problem(key, preset, f"be one of {', '.join(DATASETS)}"))
             return []
         spec = DATASETS[preset]
@@ -212,8 +212,9 @@ class _Reader:
         """An experiment out of what describes it, weakest first, over its preset, published settings and profile."""
         path = next(path for path, layer in reversed(layers) if "dataset" in layer or len(layers) == 1)
         preset, dataset, chosen = (last(layers, key) for key in ("preset", "dataset", "published"))
-        if preset not in MODELS:
+        if not isinstance(preset, str) or preset not in MODELS:
             self.problems.append(Problem(f"{path}.preset", preset, f"be one of {', '.join(MODELS)}"))
+            preset = ""
         known = isinstance(dataset, str) and dataset in self.layers
         if not known:
             self.problems.append(Problem(f"{path}.dataset", dataset, f"be one of {', '.join(self.layers)}"))
@@ -233,17 +234,14 @@ class _Reader:
             ],
             f"{path}.model",
         )
-        train = self._build(
-            TrainConfig,
-            [
-                (f"models.{preset}", spec.train),
-                (f"published settings for {preset}", settings.train),
-                (f"models.{preset}", own.train),
-                (f"{where}.train", self._mapping(f"{where}.train", profile.get("train"))),
-                *((key, without(layer, "preset", "dataset", "published", "model")) for key, layer in layers),
-            ],
-            path,
-        )
+        trained: list[Layer] = [
+            (f"models.{preset}", spec.train),
+            (f"published settings for {preset}", settings.train),
+            (f"models.{preset}", own.train),
+            (f"{where}.train", self._mapping(f"{where}.train", profile.get("train"))),
+            *((key, without(layer, "preset", "dataset", "published", "model")) for key, layer in layers),
+        ]
+        train = self._build(TrainConfig, one_length(trained), path)
         if network is None or train is None:
             return None
         return ExperimentConfig(preset=preset, dataset=dataset, model=network, train=train)
@@ -263,7 +261,7 @@ class _Reader:
             return PublishedSettings()
         motion = spec.model.get("motion", "first-order")
         known = [known for known, kinds in PUBLISHED.items() if motion in kinds]
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             self.problems.append(Problem(key, name, f"be none or one of {', '.join(known)} for this preset"))
             return PublishedSettings()
         return PUBLISHED[name][motion]
@@ -271,9 +269,10 @@ class _Reader:
     def _animation(self, name: str) -> AnimationConfig | None:
         path = f"animations.{name}"
         own = self._mapping(path)
-        if own.get("experiment") not in self._mapping("experiments"):
-            known = ", ".join(map(str, self._mapping("experiments")))
-            self.problems.append(Problem(f"{path}.experiment", own.get("experiment"), f"be one of {known}"))
+        asked, experiments = own.get("experiment"), self._mapping("experiments")
+        if not isinstance(asked, str) or asked not in experiments:
+            known = ", ".join(experiments)
+            self.problems.append(Problem(f"{path}.experiment", asked, f"be one of {known}"))
         return self._build(AnimationConfig, [(path, own)], path)
 
     def _section(self, cls: type[T], path: str) -> T | None:
@@ -301,7 +300,11 @@ class _Reader:
             if problem not in self.problems:
                 self.problems.append(problem)
             return {}
-        return value
+        named = {key: entry for key, entry in value.items() if isinstance(key, str)}
+        rule = "have a text for a name; quote it"
+        wrong = [Problem(f"{path}.{key}", key, rule) for key in value if key not in named]
+        self.problems += [problem for problem in wrong if problem not in self.problems]
+        return named
 
     def _known_keys(self, path: str, section: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in section:

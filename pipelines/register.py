@@ -19,7 +19,7 @@ from pipelines.engines import from_checkpoint
 from pipelines.lineage import data_tags, git_tags
 from pipelines.modelcard import model_card
 from pipelines.params import Params
-from pipelines.registry import Parcel, Store, Version, find, promote, register, store_of
+from pipelines.registry import SERVED_TAG, Parcel, Store, Version, find, promote, register, served_as, store_of
 from pipelines.served.motion import MotionSession
 from pipelines.sources import licences
 from pipelines.stage import Paths, only_writer, write_report
@@ -76,6 +76,7 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
         if not difference <= TOLERANCE:
             raise CheckpointError(must(str(onnx), f"agree with torch to {TOLERANCE}", difference, "Report this fault"))
         tags = _tags(name, params, paths, info=info, judged=judged)
+        tags[SERVED_TAG] = served_as(params.registration.onnx_opset)
         card = model_card(name, tags=tags, evaluation=judged)
         parcel = Parcel(
             name=name,
@@ -126,7 +127,10 @@ def _evaluation(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
     except OSError:
         fix = f"Run inkmotion evaluate {name} first"
         raise CheckpointError(must(str(path), "be there, because a version carries its figures", "none", fix)) from None
-    if judged["weights_sha256"] != weights_sha256:
+    except ValueError as error:
+        fix = f"Run inkmotion evaluate {name} again"
+        raise CheckpointError(must(str(path), "be JSON", str(error), fix)) from None
+    if judged.get("weights_sha256") != weights_sha256:
         fix = f"Run inkmotion evaluate {name} again"
         raise CheckpointError(must(str(path), "judge the model at hand", "another model's figures", fix))
     return judged

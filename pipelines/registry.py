@@ -11,6 +11,7 @@ its clients would look for those paths. `pipelines/moving.py` copies the version
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -34,9 +35,12 @@ log = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
 CHECKPOINT_TAG = "checkpoint.path"
 """Where a version's checkpoint lies among its run's files."""
-IDENTITY_TAGS = ("weights.sha256", "imported.settings")
-"""Two versions with equal ones are the same model."""
 SERVED = Path(__file__).parent / "served" / "motion.py"
+EXPORT = tuple(Path(__file__).parents[1] / "models" / name for name in ("export.py", "export_parts.py"))
+SERVED_TAG = "served.sha256"
+"""Of the code that a version carries, and of how its graph was made."""
+IDENTITY_TAGS = ("weights.sha256", "imported.settings", SERVED_TAG)
+"""Two versions with equal ones are the same model."""
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
 MAX_TAG_LENGTH = 5000
 MAX_DESCRIPTION_LENGTH = 5000
@@ -190,8 +194,8 @@ class Parcel:
 def register(parcel: Parcel, store: Store) -> Version:
     """Log a model, register it as a version and give it the alias ``candidate``.
 
-    The same checkpoint (tag ``weights.sha256``; of an imported one also its settings) is registered once: a second time
-    its version is found again.
+    The same checkpoint (tag ``weights.sha256``; of an imported one also its settings), served by the same code, is
+    registered once: a second time its version is found again.
     """
     for known in versions_of(parcel.name, store):
         if all(known.tags.get(tag) == parcel.tags.get(tag) for tag in IDENTITY_TAGS):
@@ -211,7 +215,17 @@ def register(parcel: Parcel, store: Store) -> Version:
             description=parcel.card[:MAX_DESCRIPTION_LENGTH],
         )
         client.set_registered_model_alias(parcel.name, CANDIDATE, made.version)
+        if parcel.run_id is None:
+            client.set_terminated(run_id)
     return find(f"models:/{parcel.name}/{made.version}", store)
+
+
+def served_as(opset: int) -> str:
+    """What `SERVED_TAG` says of a version that is exported now: the same again only while nothing of it changes."""
+    digest = hashlib.sha256(str(opset).encode())
+    for path in (SERVED, *EXPORT):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def promote(name: str, params: Params | None, paths: Paths) -> Decision:

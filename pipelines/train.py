@@ -84,8 +84,10 @@ def run(
     reader = ShardReader(shards)
     experiment = in_steps(params.experiment(name), reader)
     data_sha256 = file_sha256(shards / INDEX_NAME)
-    location = _location(name, experiment, data_sha256, params, paths, resume=resume)
-    job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location)
+    initial = _initial(experiment.train, params, paths)
+    run_name = resume or f"{name}-{run_hash(experiment, data_sha256, initial)}"
+    location = _location(run_name, params, paths, must_exist=resume is not None)
+    job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location, initial=initial)
     writes = backend == "ray" or int(os.environ.get("RANK", "0")) == 0  # under torchrun every rank gets here
     with _locked(paths.trained(name), location) if writes else contextlib.nullcontext():
         made = _stage(job, params, backend, fresh=fresh, writes=writes)
@@ -127,28 +129,33 @@ def _export(made: Made, after: Made | None, target: Path) -> CheckpointInfo:
         return export_weights(folder.checkpoint(last.result.steps), making, first=first)
 
 
-def run_hash(experiment: ExperimentConfig, data_sha256: str) -> str:
-    """Of everything that changes a training's result."""
+def run_hash(experiment: ExperimentConfig, data_sha256: str, initial: str | None = None) -> str:
+    """Of everything that changes a training's result.
+
+    Args:
+        experiment: in steps.
+        data_sha256: of the shards' index.
+        initial: folder or URL of the checkpoint that it starts from; an alias may name another one tomorrow.
+    """
     train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
     train.pop("avd")  # a run of its own, which goes on from this one
     facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
+    if initial is not None and not is_url(initial):
+        facts["initial"] = read_info(Path(initial)).sha256
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_LETTERS]
 
 
-def _location(
-    name: str, experiment: ExperimentConfig, data_sha256: str, params: Params, paths: Paths, *, resume: str | None
-) -> str:
+def _location(run_name: str, params: Params, paths: Paths, *, must_exist: bool) -> str:
     storage = params.cluster.storage_path
-    run_name = resume or f"{name}-{run_hash(experiment, data_sha256)}"
-    if resume is not None and ("/" in resume or is_url(resume)):
-        location = resume if is_url(resume) else str(Path(resume).resolve())
+    if "/" in run_name or is_url(run_name):
+        location = run_name if is_url(run_name) else str(Path(run_name).resolve())
     elif storage is not None:
         location = f"{storage if is_url(storage) else str(Path(storage).resolve())}/{run_name}".replace("file://", "")
     else:
         location = str(paths.run(run_name).resolve())
-    if resume is not None and not RunFolder(location).steps():
+    if must_exist and not RunFolder(location).steps():
         fix = "Name a run in runs/, or leave --resume out: an unfinished run is found by itself"
-        raise CheckpointError(must(f"--resume {resume}", "name a run with a checkpoint", location, fix))
+        raise CheckpointError(must(f"--resume {run_name}", "name a run with a checkpoint", location, fix))
     return location
 
 
@@ -184,7 +191,14 @@ def _finished(folder: RunFolder, max_steps: int) -> TrainResult | None:
 
 
 def _job(
-    name: str, experiment: ExperimentConfig, params: Params, paths: Paths, *, data_sha256: str, location: str
+    name: str,
+    experiment: ExperimentConfig,
+    params: Params,
+    paths: Paths,
+    *,
+    data_sha256: str,
+    location: str,
+    initial: str | None,
 ) -> TrainJob:
     storage, spec = params.cluster.storage_path, MODELS[experiment.preset]
     shards = ship(
@@ -204,7 +218,7 @@ def _job(
         train=_with_weights(experiment.train, paths, storage),
         shards=shards,
         run_folder=location,
-        init_weights=_initial(experiment.train, params, paths),
+        init_weights=initial,
         tags=_tags(experiment, paths, data_sha256),
         tracking_uri=_tracking_uri(params, paths),
         tracking_timeout_s=params.tracking.timeout_s,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from models.contracts import ShardClip
 from pipelines.params import ExperimentConfig
+from training.checkpoint import CheckpointInfo
 from training.config import TrainConfig
 from training.feed import FeedOptions, PairSequence, ShardReader
 from training.job import TrainJob
@@ -46,6 +47,19 @@ def _avd_in_steps(train: TrainConfig, clips: list[ShardClip]) -> TrainConfig:
     return dataclasses.replace(train, avd=dataclasses.replace(avd, max_steps=avd.max_epochs * every))
 
 
+def is_avd_trained(info: CheckpointInfo) -> bool:
+    """Whether the AVD networks of a checkpoint mean something: every articulated model has them from its start.
+
+    An exported model has its second stage behind it; in a run's folder only the second stage's own checkpoints do,
+    whose settings are those of `second_job`; imported ones come trained.
+    """
+    train, avd = info.train, info.train.avd
+    if any(name.startswith("imported/") for name in info.metrics):
+        return True
+    is_second = (train.max_steps, train.batch_size, train.validate_every_steps) == (avd.max_steps, avd.batch_size, 0)
+    return bool(avd.max_steps) and (info.state_sha256 is None or is_second)
+
+
 def second_job(first: TrainJob, checkpoint: str, reader: ShardReader) -> TrainJob | None:
     """What trains the AVD networks after the first stage; None when the experiment has no second stage.
 
@@ -69,7 +83,8 @@ def second_job(first: TrainJob, checkpoint: str, reader: ShardReader) -> TrainJo
         init_from=None,
         losses=dataclasses.replace(train.losses, gan="none"),
     )
-    facts = json.dumps([first.run_name, asdict(avd)], sort_keys=True)
+    begins = checkpoint.rstrip("/").rpartition("/")[2]  # a run that was given more steps needs its second stage anew
+    facts = json.dumps([first.run_name, begins, asdict(avd)], sort_keys=True)
     suffix = f"-avd-{hashlib.sha256(facts.encode()).hexdigest()[:HASH_LETTERS]}"
     return dataclasses.replace(
         first,

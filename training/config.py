@@ -25,6 +25,7 @@ class LossConfig:
     hinge_beta: float = 1.0
     hinge_delta: float = 1.0
     feature_matching: tuple[float, ...] = (10.0, 10.0, 10.0, 10.0)
+    """One weight per block of the discriminator, from its entrance on; those beyond its blocks are not used."""
     equivariance_value: float = 10.0
     """Of keypoints, or of regions' centres."""
     equivariance_jacobian: float = 10.0
@@ -32,11 +33,13 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         weights = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "gan"}
+        judged = self.gan == "none" or min(self.generator_gan, self.discriminator_gan) > 0
         check(
             *(
                 (min(w if isinstance(w, tuple) else (w,), default=0.0) >= 0, key, w, "be 0 or more")
                 for key, w in weights.items()
-            )
+            ),
+            (judged, "gan", self.gan, "be none where generator_gan or discriminator_gan is 0"),
         )
 
 
@@ -139,7 +142,7 @@ class TrainConfig:
     flip_horizontal: bool = True
     flip_time: bool = True
     lr_generator: float = 2e-4
-    """A rate of 0 leaves a network as it is."""
+    """A rate of 0 leaves a network's weights as they are; the statistics of its batch normalisation still move."""
     lr_keypoint_detector: float = 2e-4
     lr_discriminator: float = 2e-4
     adam_betas: tuple[float, float] = (0.5, 0.999)
@@ -196,17 +199,29 @@ class TrainConfig:
         at_least_one += ("keep_last", "num_validation_pairs", "feed_threads", "prefetch_batches")
         not_negative: tuple[str, ...] = ("validate_every_steps", "picture_every_steps", "ema_decay")
         not_negative += ("lr_generator", "lr_keypoint_detector", "lr_discriminator")
-        workers = self.num_workers or 1
+        workers, epochs = 1 if self.num_workers is None else self.num_workers, self.max_epochs is not None
         check(
             *((getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more") for key in at_least_one),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
             (self.gamma > 0, "gamma", self.gamma, "be above 0"),
             (self.max_epochs is None or self.max_epochs >= 1, "max_epochs", self.max_epochs, "be 1 or more, or null"),
             (
-                not self.milestone_epochs or self.max_epochs is not None,
+                not self.milestone_epochs or epochs,
                 "milestone_epochs",
                 self.milestone_epochs,
                 "stand with max_epochs; use milestones with max_steps",
+            ),
+            (
+                not (self.milestones and epochs),
+                "milestones",
+                self.milestones,
+                "stand with max_steps; use milestone_epochs with max_epochs",
+            ),
+            (
+                all(milestone >= 1 for milestone in (*self.milestones, *self.milestone_epochs)),
+                "milestones",
+                (*self.milestones, *self.milestone_epochs),
+                "each be 1 or more, milestone_epochs likewise",
             ),
             (self.num_workers is None or workers >= 1, "num_workers", self.num_workers, "be 1 or more, or null"),
             (
@@ -220,6 +235,18 @@ class TrainConfig:
                 "batch_size",
                 self.batch_size,
                 f"be divisible by num_workers ({workers})",
+            ),
+            (
+                not (self.avd.max_steps or self.avd.max_epochs) or self.avd.batch_size % max(workers, 1) == 0,
+                "avd.batch_size",
+                self.avd.batch_size,
+                f"be divisible by num_workers ({workers})",
+            ),
+            (
+                self.early_stop_patience is None or self.validate_every_steps > 0,
+                "early_stop_patience",
+                self.early_stop_patience,
+                "be null where validate_every_steps is 0",
             ),
             (self.ema_decay < 1, "ema_decay", self.ema_decay, "be below 1"),
             (

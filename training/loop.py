@@ -205,7 +205,10 @@ class Loop:
         except TrainingError as error:
             if self.outside.keep_batch is None:
                 raise
-            place = self.outside.keep_batch(step, pairs)
+            try:
+                place = self.outside.keep_batch(step, pairs)
+            except OSError as full:
+                raise TrainingError(f"{error} The batch could not be kept: {full.strerror or full}.") from error
             raise TrainingError(f"{error} Every rank's batch is kept in {place}.") from error
 
     def _next(self, batches: Iterator[PairBatch]) -> PairBatch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,8 +53,8 @@ class TrainState:
         torch.set_rng_state(state["rng"])
 
     def judge(self, metric: float) -> bool:
-        """Note a validation at the present step; whether it is the best so far (lower is better)."""
-        if self.best_metric is None or metric < self.best_metric:
+        """Note a validation at the present step; whether it is the best so far (lower is better, not finite never)."""
+        if math.isfinite(metric) and (self.best_metric is None or metric < self.best_metric):
             self.best_metric, self.best_step, self.validations_since_best = metric, self.step, 0
             return True
         self.validations_since_best += 1

@@ -118,23 +118,36 @@ def restore(
 def startable(tensors: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> tuple[dict[str, Tensor], set[str]]:
     """A checkpoint's tensors as a training of another size, or with more networks, can start from them.
 
-    The anti-alias filters' kernels follow from the frames' size and are never trained: the networks keep their own.
+    The anti-alias filters' kernels follow from the frames' size and are never trained: the networks keep their own. A
+    discriminator of another make starts afresh: the published adversarial models go on from ones that had none, or an
+    untrained one, and begin with their own.
 
     Args:
         tensors: of a checkpoint, by ``<network>.<entry>`` and ``ema.<network>.<entry>``.
         networks: that shall start from it.
 
     Returns:
-        The tensors, and the networks of which the checkpoint holds nothing and which may start afresh.
+        The tensors, and the networks of which the checkpoint holds nothing that fits and which may start afresh.
     """
     kept = {name: value for name, value in tensors.items() if not is_kernel(name)}
+    judge = networks.get("discriminator")
+    if judge is not None and not _fits(kept, "discriminator", judge):
+        kept = {
+            name: value for name, value in kept.items() if name.removeprefix(_AVERAGE).split(".")[0] != "discriminator"
+        }
     for name, network in networks.items():
         own = {entry: value for entry, value in network.state_dict().items() if is_kernel(entry)}
         for prefix in (f"{name}.", f"{_AVERAGE}{name}."):
             if any(key.startswith(prefix) for key in kept):
                 kept |= {f"{prefix}{entry}": value for entry, value in own.items()}
-    begun = {name.partition(".")[0] for name in tensors}
+    begun = {name.partition(".")[0] for name in kept}
     return kept, (set(networks) & _OPTIONAL) - begun
+
+
+def _fits(tensors: Mapping[str, Tensor], name: str, network: nn.Module) -> bool:
+    """Whether all entries of a network are there, in their shapes, and no others."""
+    held = {key.removeprefix(f"{name}."): value.shape for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return held == {key: value.shape for key, value in network.state_dict().items() if not is_kernel(key)}
 
 
 def _take(raw: Any, order: Sequence[tuple[str, str]], states: States, into: Moments) -> str:

@@ -88,7 +88,7 @@ class MotionConfig:
     @property
     def scale(self) -> float:
         """`scale_factor`, resolved."""
-        return self.scale_factor if self.scale_factor is not None else min(1.0, SCALED_PX / self.size_px)
+        return self.scale_factor if self.scale_factor is not None else min(1.0, SCALED_PX / max(self.size_px, 1))
 
     @property
     def scaled_px(self) -> int:
@@ -113,7 +113,19 @@ class MotionConfig:
         }
 
     def __post_init__(self) -> None:
+        check(*self._rules_of_counts())
         check(*self._rules_of_sizes(), *self._rules_of_options())
+
+    def _rules_of_counts(self) -> tuple[tuple[bool, str, object, str], ...]:
+        """What the other rules take for granted."""
+        positive: tuple[str, ...] = ("detector_blocks", "motion_blocks", "background_blocks", "discriminator_blocks")
+        positive += ("avd_identity_features", "avd_pose_features")
+        positive += tuple(name for name in self.__dataclass_fields__ if name.endswith(("_expansion", "_max_features")))
+        counted = ("generator_down_blocks", "generator_bottleneck_blocks")
+        return (
+            *((getattr(self, name) >= 1, name, getattr(self, name), "be 1 or more") for name in positive),
+            *((getattr(self, name) >= 0, name, getattr(self, name), "be 0 or more") for name in counted),
+        )
 
     def _rules_of_sizes(self) -> tuple[tuple[bool, str, object, str], ...]:
         step = 2 ** max(self.detector_blocks, self.motion_blocks)
@@ -156,10 +168,10 @@ class MotionConfig:
             ),
             (self.keypoint_variance > 0, "keypoint_variance", self.keypoint_variance, "be above 0"),
             (
-                all(0 < scale <= 1 for scale in self.discriminator_scales),
+                bool(self.discriminator_scales) and all(0 < scale <= 1 for scale in self.discriminator_scales),
                 "discriminator_scales",
                 self.discriminator_scales,
-                "each lie in (0, 1]",
+                "have a scale, each in (0, 1]",
             ),
             (
                 all(1 <= rate <= 16 for rate in self.generator_dilations),
@@ -172,7 +184,7 @@ class MotionConfig:
     def _rules_of_options(self) -> tuple[tuple[bool, str, object, str], ...]:
         """Combinations that make no sense, each with its reason."""
         articulated = self.motion == "articulated"
-        attended = self.generator_attention == "none"
+        unattended = self.generator_attention == "none"
         return (
             (
                 self.estimate_jacobian or not articulated,
@@ -211,7 +223,7 @@ class MotionConfig:
                 "be false with occlusion: none, which leaves nothing to blend by",
             ),
             (
-                attended or self.generator_residual or self.generator_bottleneck_blocks > 0,
+                unattended or self.generator_residual or self.generator_bottleneck_blocks > 0,
                 "generator_attention",
                 self.generator_attention,
                 "be none where the generator has no residual block to attend in",

@@ -9,6 +9,8 @@ from models.layers.precision import wide
 from models.layers.warps import axis, coordinate_grid
 
 _TINY = 1e-12
+_FLAT = 1e-6
+"""Variance, in squared image units, below which a region is taken for a point or a line."""
 
 
 def gaussians(points: Tensor, height: int, width: int, variance: float) -> Tensor:
@@ -40,13 +42,22 @@ def gaussians_of(points: Tensor, covariance: Tensor, height: int, width: int) ->
         width: in pixels.
 
     Returns:
-        (B, K, height, width) in (0, 1].
+        (B, K, height, width) in [0, 1]. A region that is a point or a line is pictured with a variance of 1e-6 across.
     """
-    points, inverse = wide(points), inverse_2x2(wide(covariance))
+    points, inverse = wide(points), inverse_2x2(_solid(wide(covariance)))
     x = (axis(width, points) - points[..., 0, None])[..., None, :]
     y = (axis(height, points) - points[..., 1, None])[..., :, None]
     a, b, c = (inverse[..., row, column, None, None] for row, column in ((0, 0), (0, 1), (1, 1)))
-    return torch.exp(-0.5 * (a * x.square() + 2 * b * x * y + c * y.square()))
+    form = a * x.square() + 2 * b * x * y + c * y.square()
+    return torch.exp(-0.5 * form.clamp_min(0))
+
+
+def _solid(covariance: Tensor) -> Tensor:
+    """Covariances (..., 2, 2) that can be inverted: flat ones are made a little rounder, others stay as they are."""
+    a, b, c = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    flat = a * c - b.square() <= _FLAT * torch.maximum(a, c).clamp_min(_FLAT)
+    unit = torch.eye(2, dtype=covariance.dtype, device=covariance.device)
+    return torch.where(flat[..., None, None], covariance + _FLAT * unit, covariance)
 
 
 def principal_axes(covariance: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
     tracked = {key for stage in graph["stages"].values() for key in stage.get("do", stage).get("params", [])}
     sections = set(yaml.safe_load((root / "params.yaml").read_text())) - {"profiles", "cluster", "fetching"}
     assert sections <= {key.split(".")[0] for key in tracked}
-    for part in ("datasets", "data", "model", "train"):
+    for part in ("datasets", "published", "data", "model", "train"):
         assert any(key.startswith(f"profiles.${{profile}}.{part}") for key in tracked), part
 
 
@@ -99,7 +99,13 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["cut"], 2, "Missing argument"),
         (["fly"], 2, "No such command"),
         (["train", "fomm-faces", "--backend", "abacus"], 2, "must be ray or local"),
+        (["train", "fomm-faces", "--backend", "abacus", "--dry-run"], 2, "must be ray or local"),
+        (["train", "fomm-faces", "--fresh", "--resume", "fomm-faces-1"], 2, "removes the run"),
+        (["run", "train@fomm-faces", "--dry-run"], 2, "estimates the whole project"),
         (["animate", "--mode", "sideways"], 2, "must be relative, absolute or avd"),
+        (["animate", "--device", "tpu"], 2, "must be auto, cpu or cuda; got tpu"),
+        (["animate", "--adapt-scale", "--mode", "absolute"], 2, "fits relative movement only"),
+        (["animate", "--stage", "rabbit", "--driving", "b.mp4"], 2, "takes everything from params.yaml"),
         (["animate", "--out", "x.gif"], 2, "--source and --driving must be given"),
         (["animate", "--source", "a.png", "--driving", "b.mp4", "--out", "c.avi", "--model", "x"], 1, "end in .gif"),
         (["lineage", "nonsense"], 1, "models:/ URI"),
@@ -112,7 +118,7 @@ def test_a_mistake_gets_a_line_and_a_code(words: list[str], code: int, says: str
     assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("number", [28, 30, 13])
+@pytest.mark.parametrize("number", [28, 30, 13, 17, 20])
 def test_errors_of_the_system_get_a_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "data/raw/faces")

@@ -132,12 +132,19 @@ def figures(report: evaluate.EvaluateReport) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_two_workers_give_the_figures_of_one_bit_for_bit(params: Params, paths: Paths) -> None:
+def test_two_workers_give_the_figures_of_one_bit_for_bit(
+    params: Params, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[int] = []
+    on_ray = evaluate_work._on_ray
+    monkeypatch.setattr(evaluate_work, "_on_ray", lambda job, tasks: shared.append(len(tasks)) or on_ray(job, tasks))
     one = evaluate.run("toy", params, paths, device="cpu")
     files = {path.name: path.read_bytes() for path in paths.pictures("evaluate", "toy").iterdir()}
     rows = paths.report("evaluate", "toy").with_name("toy-videos.csv").read_text()
     two = evaluate.run("toy", with_options(params, num_workers=2), paths, device="cpu")
     assert (one.num_workers, one.num_resumed, two.num_resumed) == (1, 0, 0)
+    assert len(shared) == 1  # by the second alone
+    assert shared[0] >= 2
     assert two.num_workers >= 1  # which of the two takes which clip is Ray's
     assert figures(two) == figures(one)
     assert {path.name: path.read_bytes() for path in paths.pictures("evaluate", "toy").iterdir()} == files

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 from models.errors import TrackingError
 from models.export import export_motion
@@ -62,6 +63,8 @@ def test_the_life_of_versions(store: registry.Store, onnx: Path, networks: dict[
     assert registry.judge(first, None)[0]
     again = registry.register(parcel(onnx, tmp_path, sha256="a", l1=0.10), store)
     assert again.version == 1
+    client = MlflowClient(tracking_uri=store.uri)
+    assert client.get_run(str(first.run_id)).info.status == "FINISHED"
 
     folder = registry.resolve("models:/debug@candidate", store, target=tmp_path / "got")
     assert len(list(folder.rglob("*.onnx"))) == 1
@@ -78,6 +81,11 @@ def test_the_life_of_versions(store: registry.Store, onnx: Path, networks: dict[
     promoted, why = registry.judge(second, first)
     assert promoted
     assert "0.09000 against 0.10000" in why
+
+    same = parcel(onnx, tmp_path, sha256="b", l1=0.09)
+    other = dataclasses.replace(same, tags={**same.tags, registry.SERVED_TAG: registry.served_as(21)})
+    assert registry.served_as(20) == registry.served_as(20) != registry.served_as(21)
+    assert registry.register(other, store).version == 3, "the same weights, served otherwise, are another version"
 
 
 @pytest.mark.parametrize(

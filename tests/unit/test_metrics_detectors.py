@@ -142,6 +142,10 @@ def network(path: Path, size: tuple[int, int] = (24, 16)) -> Path:
     return path
 
 
+def test_no_metrics_asked_for_need_no_networks(tmp_path: Path) -> None:
+    assert detectors.rests("faces", EvaluationConfig(metrics=()), tmp_path) is detectors.NOTHING
+
+
 def test_a_users_network_of_faces_sees_the_face(tmp_path: Path, woman: np.ndarray) -> None:
     network(tmp_path / "face-identity" / "model.onnx")
     options = EvaluationConfig(face_identity="onnx")

@@ -94,6 +94,32 @@ def test_a_tilted_region_is_pictured_along_its_axis() -> None:
     assert picture[10, 10] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("spread", [torch.zeros(2, 2), torch.ones(2, 2) * 0.3, torch.tensor([[0.2, 0.0], [0.0, 0.0]])])
+def test_a_region_that_is_a_point_or_a_line_is_pictured_thin_and_finite(spread: Tensor) -> None:
+    spread = spread.expand(1, 1, 2, 2).clone().requires_grad_(True)
+    points = torch.zeros(1, 1, 2, requires_grad=True)
+    picture = gaussians_of(points, spread, 21, 21)
+    assert bool(picture.isfinite().all())
+    assert float(picture.detach().max()) <= 1
+    assert float(picture.detach()[0, 0, 10, 10]) == pytest.approx(1.0)
+    picture.square().sum().backward()
+    assert spread.grad is not None
+    assert points.grad is not None
+    assert bool(spread.grad.isfinite().all() and points.grad.isfinite().all())
+
+
+def test_a_sharp_heat_map_makes_a_finite_frame() -> None:
+    torch.manual_seed(0)
+    networks = build(debug_config(**MODELS["articulated"].model))
+    for parameter in networks["keypoint_detector"].regions.parameters():  # type: ignore[union-attr, operator]
+        parameter.data *= 2000
+    frames = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        found = networks["keypoint_detector"].eval()(frames)
+        made = networks["generator"].eval()(frames, source_keypoints=found, driving_keypoints=found)
+    assert bool(made.prediction.isfinite().all())
+
+
 # ---- motions
 
 

@@ -118,6 +118,19 @@ def test_a_training_may_start_at_another_size_and_with_more_networks(tmp_path: P
         assert held == {f"generator.{key}" for key in networks["generator"].state_dict()}
 
 
+def test_a_training_starts_with_a_discriminator_of_its_own_where_the_other_does_not_fit() -> None:
+    before = build(debug_config())
+    tensors = {f"{name}.{key}": value for name, net in before.items() for key, value in net.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in tensors.items()}
+    same = build(debug_config())
+    assert moments.startable(tensors, same)[1] == set()
+    other = build(debug_config(discriminator_norm="instance", discriminator_keypoints=True))
+    kept, fresh = moments.startable(tensors, other)
+    assert fresh == {"discriminator"}
+    assert not any("discriminator" in name for name in kept)
+    assert {name for name in tensors if "discriminator" not in name} == set(kept)
+
+
 # ---- the other way
 
 

@@ -49,6 +49,60 @@ def test_precedence_preset_profile_experiment(raw: dict[str, Any]) -> None:
     assert train.losses.equivariance_value == LossConfig().equivariance_value
 
 
+def test_the_stronger_of_steps_and_epochs_counts(raw: dict[str, Any]) -> None:
+    raw["experiments"]["fomm-faces"]["published"] = "vox"
+    profile = raw["profiles"]["sample"]["train"]
+    train = params.parse(raw).experiment("fomm-faces").train
+    assert (train.max_steps, train.max_epochs, train.milestone_epochs) == (profile["max_steps"], None, ())
+    profile["max_steps"] = None
+    train = params.parse(raw).experiment("fomm-faces").train
+    assert (train.max_epochs, train.milestone_epochs) == (100, (60, 90))
+    raw["experiments"]["fomm-faces"] |= {"max_steps": 500, "milestones": [300]}
+    train = params.parse(raw).experiment("fomm-faces").train
+    assert (train.max_steps, train.milestones, train.max_epochs, train.milestone_epochs) == (500, (300,), None, ())
+    profile["max_steps"] = 120
+    raw["experiments"]["fomm-faces"] |= {"max_steps": None, "milestones": None, "max_epochs": 2}
+    train = params.parse(raw).experiment("fomm-faces").train
+    assert (train.max_epochs, train.milestone_epochs) == (2, (60, 90))
+    profile["avd"]["max_steps"] = None
+    raw["experiments"]["articulated-faces"]["published"] = "vox"
+    assert params.parse(raw).experiment("articulated-faces").train.avd.max_epochs == 30
+    raw["experiments"]["articulated-faces"]["avd"] = {"max_steps": 7}
+    avd = params.parse(raw).experiment("articulated-faces").train.avd
+    assert (avd.max_steps, avd.max_epochs) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        (("experiments", "fomm-faces", "preset"), ["fomm"], "experiments.fomm-faces.preset"),
+        (("experiments", "fomm-faces", "published"), ["vox"], "experiments.fomm-faces.published"),
+        (("datasets", "faces", "preset"), ["voxceleb1"], "datasets.faces.preset"),
+        (("animations", "rabbit", "experiment"), ["fomm-faces"], "animations.rabbit.experiment"),
+        (("datasets", 2024), {"kind": "faces"}, "datasets.2024"),
+        (("profiles", "sample"), 5, "profiles.sample"),
+    ],
+)
+def test_values_of_a_senseless_kind_are_named(
+    raw: dict[str, Any], where: tuple[Any, ...], value: Any, named: str
+) -> None:
+    section = raw
+    for key in where[:-1]:
+        section = section[key]
+    section[where[-1]] = value
+    with pytest.raises(errors.ParamsError) as caught:
+        params.parse(raw)
+    assert named in {problem.key for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("content", [None, "[" * 5000])
+def test_what_is_no_params_file_is_one_clear_error(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "params.yaml"
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(errors.ParamsError, match=r"params\.yaml must be readable YAML"):
+        params.load(path)
+
+
 def test_every_error_is_reported_at_once_with_path_value_and_rule(raw: dict[str, Any]) -> None:
     raw["profiles"]["sample"]["train"]["batch_size"] = "many"
     raw["profiles"]["sample"]["train"]["max_steps"] = 0

@@ -177,6 +177,8 @@ def test_several_sources_share_the_driving_keypoints(source: Path, driving: Path
         red = read_clip(Path(report.outputs[0]))[0][:, SIZE // 2, SIZE // 2, 0]
         np.testing.assert_allclose(red[:2], [start, start + 40], atol=8)
     assert named(Path("a/b.gif"), [source]) == [Path("a/b.gif")]
+    alike = [path.name for path in named(Path("o.gif"), [Path("a/x.png"), Path("b.png/x.png"), Path("x-2.png")])]
+    assert alike == ["o-x.gif", "o-x-2.gif", "o-x-2-2.gif"]
 
 
 @pytest.fixture

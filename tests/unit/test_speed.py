@@ -149,6 +149,16 @@ def test_folded_in_16_bits() -> None:
     torch.testing.assert_close(found.value, wanted.value, atol=0.05, rtol=0)
 
 
+def test_channel_attention_stays_exact_in_16_bits() -> None:
+    torch.manual_seed(1)
+    detector = stirred(build(debug_config(hourglass_attention="channel"))["keypoint_detector"]).eval()
+    frames = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = folded(detector, bf16=True)(frames)
+    with torch.no_grad():
+        torch.testing.assert_close(found.value, detector(frames).value, atol=0.05, rtol=0)
+
+
 # -- the optimiser ------------------------------------------------------------------------------------------------
 
 

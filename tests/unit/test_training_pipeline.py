@@ -165,6 +165,9 @@ def test_fine_tuning_from_an_exported_model(paths: Paths) -> None:
     tuned = run(paths, init_from=str(paths.trained("small")), max_steps=1)
     assert tuned.run_name != first.run_name
     assert tuned.steps == 1
+    run(paths, max_steps=5)  # the same name now leads to other weights
+    again = run(paths, init_from=str(paths.trained("small")), max_steps=1)
+    assert again.run_name != tuned.run_name
 
 
 def test_with_a_storage_path_everything_lies_there(paths: Paths, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from models.motion.networks import build, debug_config
 from pipelines import train as stage
 from pipelines.params import ExperimentConfig, Params
 from pipelines.stage import Paths
-from pipelines.train_stages import in_steps, steps_per_epoch
-from training.checkpoint import load_networks
+from pipelines.train_stages import in_steps, is_avd_trained, steps_per_epoch
+from training.checkpoint import load_networks, read_info
 from training.config import AvdConfig, LossConfig, TrainConfig
 from training.feed import ShardReader
 from training.randomness import keyed
@@ -30,6 +31,7 @@ from training.recipes import avd, motion
 from training.recipes.avd import stretched
 from training.recipes.motion_phases import discriminator_gan, generator_gan
 from training.runfolder import RunFolder
+from training.state import TrainState
 
 
 def articulated(**options: Any) -> Any:
@@ -93,6 +95,35 @@ def test_both_stages_make_one_model(paths: Paths) -> None:
         same = [torch.equal(a, b) for a, b in zip(network.parameters(), before[name].parameters(), strict=True)]
         assert all(same) == (name != "avd"), name
     assert json.loads(paths.report("train", "small").read_text())["second_stage"] is None
+
+
+def test_more_steps_train_the_second_stage_anew(paths: Paths) -> None:
+    given = train_config(avd=AvdConfig(max_steps=2, batch_size=4))
+    first = stage.run("small", params(given), paths, backend="local")
+    before, _ = load_networks(paths.trained("small"))
+    more = dataclasses.replace(given, max_steps=5)
+    report = stage.run("small", params(more), paths, backend="local", resume=first.run_name)
+    assert (report.steps, report.second_stage.steps if report.second_stage else None) == (5, 2)
+    after, info = load_networks(paths.trained("small"))
+    assert info.step == 5
+    detectors = (networks["keypoint_detector"].state_dict() for networks in (before, after))
+    assert not all(torch.equal(a, b) for a, b in zip(*(state.values() for state in detectors), strict=True))
+
+
+def test_avd_counts_as_trained_after_the_second_stage_alone(paths: Paths) -> None:
+    given = train_config(avd=AvdConfig(max_steps=2, batch_size=4))
+    stage.run("small", params(given), paths, backend="local")
+    (first,) = [folder for folder in (paths.root / "runs").glob("small-*") if "-avd-" not in folder.name]
+    (second,) = (paths.root / "runs").glob("small-*-avd-*")
+    assert not is_avd_trained(read_info(first / "step-00000003"))
+    assert is_avd_trained(read_info(second / "step-00000002"))
+    assert is_avd_trained(read_info(paths.trained("small")))
+
+
+def test_a_second_stages_batch_is_checked_before_the_first_stage() -> None:
+    with pytest.raises(ParamsError, match=r"avd.batch_size must be divisible by num_workers \(3\); got 256"):
+        TrainConfig(num_workers=3, batch_size=3, avd=AvdConfig(max_steps=5))
+    assert TrainConfig(num_workers=3, batch_size=3).avd.batch_size == 256
 
 
 def test_avd_learns_to_undo_the_stretch() -> None:
@@ -188,6 +219,19 @@ def test_a_gan_loss_needs_a_discriminator() -> None:
         motion.build(build(model), model=model, train=train, device=torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        (LossConfig(perceptual=(), equivariance_value=0, equivariance_jacobian=0), "losses must have a term above 0"),
+        (LossConfig(perceptual=(1.0,) * 6), "losses.perceptual must have a weight for each level of the backbone, 5"),
+    ],
+)
+def test_losses_that_train_nothing_or_more_than_there_is_are_refused(losses: LossConfig, says: str) -> None:
+    model = debug_config()
+    with pytest.raises(ParamsError, match=says):
+        motion.build(build(model), model=model, train=TrainConfig(losses=losses), device=torch.device("cpu"))
+
+
 def test_channel_attention_needs_two_samples() -> None:
     model = debug_config(hourglass_attention="channel")
     train = TrainConfig(batch_size=1, losses=LossConfig(perceptual=()))
@@ -195,7 +239,60 @@ def test_channel_attention_needs_two_samples() -> None:
         motion.build(build(model), model=model, train=train, device=torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 0},
+        {"max_epochs": 3, "milestones": (5,)},
+        {"milestones": (-1,)},
+        {"early_stop_patience": 2, "validate_every_steps": 0},
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError):
+        TrainConfig(**options)
+
+
+@pytest.mark.parametrize("option", ["generator_gan", "discriminator_gan"])
+def test_an_adversarial_loss_without_weight_is_refused(option: str) -> None:
+    with pytest.raises(ParamsError, match="gan must be none where"):
+        LossConfig(gan="lsgan", **{option: 0.0})
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best() -> None:
+    state = TrainState(step=1)
+    assert not state.judge(float("nan"))
+    state.step = 2
+    assert state.judge(0.5)
+    assert (state.best_step, state.best_metric) == (2, 0.5)
+    state.step = 3
+    assert not state.judge(float("nan"))
+    assert state.best_step == 2
+
+
 # ---- a step that can't be taken
+
+
+def test_shards_of_another_size_than_the_models_are_refused(paths: Paths) -> None:
+    wrong = params(train_config())
+    experiment = wrong.experiments["small"]
+    larger = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, size_px=64))
+    with pytest.raises(TrainingError, match=r"model.size_px must be the shards' size \(32 px\); got 64"):
+        stage.run("small", dataclasses.replace(wrong, experiments={"small": larger}), paths, backend="local")
+
+
+def test_a_batch_that_can_not_be_kept_does_not_hide_what_went_wrong(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.recipes import motion_phases
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(motion_phases, "weighted_l1", lambda a, b, weight: (a - b).mean() * float("nan"))
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(TrainingError, match=r"must be finite.*could not be kept: No space left on device"):
+        stage.run("small", params(train_config()), paths, backend="local")
 
 
 def test_the_batch_of_a_bad_step_is_kept(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

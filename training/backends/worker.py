@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from models.contracts import INDEX_NAME
-from models.errors import InkmotionError
+from models.errors import InkmotionError, TrainingError, must
 from models.importers.moments import Moments, moments_in, restore, startable
 from training.checkpoint import (
     CheckpointInfo,
@@ -91,6 +91,7 @@ class _Worker:
         self.job, self.world, self.hands, self.folder = job, world, hands, folder
         self.attempt = self._enter()
         self.reader = world.together(lambda: ShardReader(job.shards))
+        _check_size(job, self.reader)
         self.data = file_sha256(self.reader.folder / INDEX_NAME)
         self.recipe = world.together(self._build)
         self.trainer = Trainer(self.recipe, job.train, world)
@@ -167,6 +168,7 @@ class _Worker:
             fill(begun, tensors, ema=self.job.init_averaged, where=place)
             is_import = info.step == 0 and info.state_sha256 is not None  # a training's own checkpoints have steps
             moments = moments_in(read_state(folder, info)) if is_import else {}
+            moments = {name: moment for name, moment in moments.items() if name not in fresh}
         if self.world.is_first:
             log.info("starting from the weights of %s (%s, step %d)", place, info.experiment or info.preset, info.step)
             if fresh:
@@ -281,6 +283,13 @@ class _Worker:
             num_workers=self.world.size,
             device=_device_name(self.world.device),
         )
+
+
+def _check_size(job: TrainJob, reader: ShardReader) -> None:
+    size = reader.index.size_px
+    if job.model.size_px != size:
+        fix = "Leave model.size_px to the data set, or make the shards again"
+        raise TrainingError(must("model.size_px", f"be the shards' size ({size} px)", job.model.size_px, fix))
 
 
 @contextlib.contextmanager

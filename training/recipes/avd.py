@@ -18,7 +18,7 @@ from models.motion.config import MotionConfig
 from models.motion.keypoints import Keypoints
 from training.config import AvdConfig, TrainConfig
 from training.feed import PairBatch
-from training.optim import adam, schedule
+from training.optim import adam
 from training.phases import Batch, Phase, PhaseOutput
 from training.randomness import keyed
 from training.recipes.motion import MotionRecipe
@@ -67,7 +67,7 @@ class AvdRecipe(MotionRecipe):
         fused = chosen(self.train, self.device).fused_optimizer
         trained = {"avd": (avd.parameters(), self.train.avd.learning_rate)}
         optimizer = adam(trained, self.train.adam_betas, fused=fused)
-        return [Phase(name="avd", module=module, optimizer=optimizer, scheduler=schedule(optimizer, self.train))]
+        return [self._phase("avd", module, optimizer)]
 
     def prepare(self, pairs: PairBatch) -> Batch:
         """Frames as in the first stage, and how each driving frame's regions are stretched."""

@@ -28,6 +28,7 @@ from training.recipes.motion_phases import DiscriminatorPhase, GeneratorPhase, P
 from training.speed import chosen, prepare_networks
 
 AVERAGED = ("generator", "keypoint_detector", "background_predictor")
+PERCEPTUAL_LEVELS = 5
 PICTURED_PAIRS = 4
 """Rows of the grids of pictures."""
 
@@ -210,6 +211,14 @@ def _check(model: MotionConfig, train: TrainConfig) -> None:
     problems = []
     if train.losses.gan != "none" and not model.discriminator:
         problems.append(Problem("losses.gan", train.losses.gan, "be none, or model.discriminator be true"))
+    losses = train.losses
+    shown = any(losses.perceptual) and bool(train.perceptual_scales)
+    moved = losses.equivariance_value or losses.equivariance_jacobian
+    if not (shown or losses.pixel or losses.gan != "none" or moved):
+        problems.append(Problem("losses", "weights of 0 alone", "have a term above 0"))
+    if len(losses.perceptual) > PERCEPTUAL_LEVELS:
+        rule = f"have a weight for each level of the backbone, {PERCEPTUAL_LEVELS} at most"
+        problems.append(Problem("losses.perceptual", losses.perceptual, rule))
     if model.hourglass_attention == "channel" and train.batch_size < 2:
         rule = "be 2 or more with hourglass_attention: channel, which normalises one pixel over the batch"
         problems.append(Problem("batch_size", train.batch_size, rule))
