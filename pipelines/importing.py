@@ -90,7 +90,8 @@ def run(
         name: of the model; None: made of kind and file name.
 
     Raises:
-        CheckpointError: the file is refused, with the reason; nothing was written then.
+        CheckpointError: the file is refused, with the reason, and nothing was written; or its graph does not do what it
+            does, and the checkpoint's folder is there all the same.
         ParamsError: the name can't be one.
         TrackingError: the store is away or refuses; the checkpoint's folder is there all the same.
     """
