@@ -166,6 +166,9 @@ def train(
     name: Annotated[str, EXPERIMENT],
     resume: Annotated[str | None, typer.Option(help="Go on with this run (a folder's name in runs/).")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew although an unfinished run is there.")] = False,
+    init_from: Annotated[
+        str | None, typer.Option(help="Fine-tune this model version or checkpoint, with its networks.", metavar="MODEL")
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="ray, or local: plain torch in this process (or under torchrun).")
     ] = "ray",
@@ -175,12 +178,17 @@ def train(
 ) -> None:
     """Train an experiment; a run that was stopped or killed goes on by itself.
 
-    Examples: `inkmotion train fomm-faces`, `inkmotion train fomm-faces --backend local`
+    Examples: `inkmotion train fomm-faces`, `inkmotion train fomm-faces --backend local`,
+    `inkmotion train fomm-faces --init-from models:/vox@candidate`
     """
     if backend not in ("ray", "local"):
         raise typer.BadParameter(f"must be ray or local; got {backend}.", param_hint="--backend")
     if fresh and resume is not None:
         raise typer.BadParameter("removes the run that --resume names: give one.", param_hint="--fresh")
+    if dry_run and init_from is not None:
+        raise typer.BadParameter(
+            "estimates an experiment's own networks; leave --init-from out.", param_hint="--dry-run"
+        )
     params, paths = settings()
     if dry_run:
         import json
@@ -194,7 +202,8 @@ def train(
         return
     from pipelines.train import run as stage
 
-    show(stage(name, params, paths, backend=backend, resume=resume, fresh=fresh))  # type: ignore[arg-type]
+    options = {"resume": resume, "fresh": fresh, "init_from": init_from}
+    show(stage(name, params, paths, backend=backend, **options))  # type: ignore[arg-type]
 
 
 @app.command(rich_help_panel=STAGES)

@@ -65,7 +65,7 @@ class ImportedReport:
             "",
             f"registered as {self.uri} (candidate), checkpoint in {self.folder}",
             f"ONNX differs from torch by {self.onnx_difference:.1e}",
-            "train on with an experiment in params.yaml:",
+            f"fine-tune it: inkmotion train EXPERIMENT --init-from {self.uri}, or with an experiment in params.yaml:",
             *(f"  {line}" for line in experiment.splitlines()),
         ]
 

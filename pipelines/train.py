@@ -63,6 +63,7 @@ def run(
     backend: Backend = "ray",
     resume: str | None = None,
     fresh: bool = False,
+    init_from: str | None = None,
 ) -> TrainReport:
     """Train an experiment, or go on with its unfinished run.
 
@@ -76,6 +77,8 @@ def run(
         backend: ``ray``, or ``local`` for this process alone (or several under torchrun).
         resume: go on with this run (a name, a folder or a URL), although the settings may have changed.
         fresh: remove the run and start anew.
+        init_from: fine-tune this model version or checkpoint, with its own networks; the experiment gives the data and
+            how to train.
 
     Raises:
         InkmotionError: the training can't start or go on, or was stopped before its end.
@@ -83,8 +86,10 @@ def run(
     shards = paths.shards(params.experiment(name).dataset)
     reader = ShardReader(shards)
     experiment = in_steps(params.experiment(name), reader)
+    initial = _initial(init_from or experiment.train.init_from, params, paths)
+    if init_from is not None:
+        experiment = _tuned(experiment, init_from, initial)
     data_sha256 = file_sha256(shards / INDEX_NAME)
-    initial = _initial(experiment.train, params, paths)
     run_name = resume or f"{name}-{run_hash(experiment, data_sha256, initial)}"
     location = _location(run_name, params, paths, must_exist=resume is not None)
     job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location, initial=initial)
@@ -242,21 +247,42 @@ def _with_weights(train: TrainConfig, paths: Paths, storage: str | None) -> Trai
     return dataclasses.replace(train, perceptual_weights=place)
 
 
-def _initial(train: TrainConfig, params: Params, paths: Paths) -> str | None:
+def _initial(init_from: str | None, params: Params, paths: Paths) -> str | None:
     """The checkpoint to fine-tune from, by a path that holds on every node."""
-    if train.init_from is None:
+    if init_from is None:
         return None
-    if train.init_from.startswith("models:"):
+    if init_from.startswith("models:"):
         from pipelines.registry import checkpoint_of, store_of
 
-        local = checkpoint_of(train.init_from, store_of(params, paths))
-    elif is_url(train.init_from):
-        return train.init_from
+        local = checkpoint_of(init_from, store_of(params, paths))
+    elif is_url(init_from):
+        return init_from
     else:
-        local = Path(train.init_from)
+        local = Path(init_from)
     return ship(
         local, params.cluster.storage_path, kind="checkpoints", name=read_info(local).sha256[:16], last=MANIFEST
     )
+
+
+def _tuned(experiment: ExperimentConfig, init_from: str, initial: str | None) -> ExperimentConfig:
+    """The experiment with the networks of a checkpoint, at the experiment's size of frames.
+
+    Keypoints and dense motion keep the size in pixels at which the checkpoint computes them. A discriminator is the
+    experiment's own where its losses want one and the checkpoint has none.
+    """
+    if initial is None or is_url(initial):
+        fix = "Copy it here first, or set init_from and the model's options in params.yaml"
+        raise CheckpointError(must("--init-from", "be a model version or a folder on this machine", init_from, fix))
+    info, own = read_info(Path(initial)), experiment.model
+    model = info.model
+    if model.size_px != own.size_px:
+        scale = min(1.0, model.scaled_px / own.size_px)
+        model = dataclasses.replace(model, size_px=own.size_px, scale_factor=scale)
+    if experiment.train.losses.gan != "none" and not model.discriminator:
+        wanted = {name: getattr(own, name) for name in model.__dataclass_fields__ if name.startswith("discriminator")}
+        model = dataclasses.replace(model, **wanted)
+    train = dataclasses.replace(experiment.train, init_from=init_from)
+    return dataclasses.replace(experiment, preset=info.preset, model=model, train=train)
 
 
 def _check_model(folder: RunFolder, job: TrainJob) -> None:

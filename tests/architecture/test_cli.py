@@ -30,7 +30,7 @@ OPTIONS = {
     "weights import": {"name", "file"},
     "cut": {"name"},
     "shard": {"name"},
-    "train": {"name", "--resume", "--fresh", "--backend", "--dry-run"},
+    "train": {"name", "--resume", "--init-from", "--fresh", "--backend", "--dry-run"},
     "evaluate": {"name"},
     "register": {"name"},
     "animate": {

@@ -15,7 +15,7 @@ import training_kit as kit
 import yaml
 
 from models.errors import CheckpointError, ClipError, EnvironmentProblem, ParamsError, TrainingError
-from models.motion.networks import debug_config
+from models.motion.networks import build, debug_config
 from pipelines import train as stage
 from pipelines.lineage import data_tags, git_tags
 from pipelines.params import (
@@ -29,7 +29,8 @@ from pipelines.params import (
 from pipelines.shipping import ship
 from pipelines.stage import Paths, only_writer
 from preprocessing.config import DatasetConfig, FetchConfig
-from training.checkpoint import load_networks
+from training.checkpoint import CheckpointInfo, load_networks, tensors_of, write_checkpoint
+from training.config import LossConfig, TrainConfig
 from training.progress import Progress
 from training.runfolder import RunFolder
 
@@ -168,6 +169,21 @@ def test_fine_tuning_from_an_exported_model(paths: Paths) -> None:
     run(paths, max_steps=5)  # the same name now leads to other weights
     again = run(paths, init_from=str(paths.trained("small")), max_steps=1)
     assert again.run_name != tuned.run_name
+
+
+def test_any_checkpoint_is_fine_tuned_with_its_own_networks_in_one_command(paths: Paths, tmp_path: Path) -> None:
+    config = debug_config(num_keypoints=5, size_px=64, scale_factor=0.5, discriminator=False)
+    networks = build(config)
+    info = CheckpointInfo(step=0, images_seen=0, preset="fomm", model=config, train=TrainConfig(), sha256="")
+    (tmp_path / "theirs").mkdir()
+    write_checkpoint(tmp_path / "theirs", info, tensors_of(networks), None)
+    given = params(max_steps=1, losses=LossConfig(gan="lsgan", perceptual=()))
+    report = stage.run("small", given, paths, backend="local", init_from=str(tmp_path / "theirs"))
+    made, found = load_networks(paths.trained("small"))
+    assert (found.model.num_keypoints, found.model.size_px, found.model.scaled_px) == (5, 32, 32)
+    assert "discriminator" in made
+    assert report.steps == 1
+    assert report.run_name != stage.run("small", params(max_steps=1), paths, backend="local").run_name
 
 
 def test_with_a_storage_path_everything_lies_there(paths: Paths, tmp_path: Path) -> None:
