@@ -9,9 +9,14 @@ from dataclasses import dataclass
 
 from pipelines.params_papers import BlockConfig, TableConfig
 
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t, two-sided 5 %, for 1 to 10 degrees of freedom."""
-T_975_LIMIT = 1.96
+T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""Student's t, two-sided 5 %, for 1 to 30 degrees of freedom."""
+Z_975 = 1.959964
+"""The same of the normal distribution."""
 COSTS = ("step_s", "avd_step_s", "memory_mb")
 """Columns that come out of the training's report."""
 
@@ -48,7 +53,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a row's training took; means over its seeds."""
+    """What a row's training took. Step, memory and seconds are over its seeds, all else is the first seed's."""
 
     num_parameters: Mapping[str, int]
     """By network."""
@@ -59,6 +64,7 @@ class Cost:
     images_seen: int
     """Pairs of frames."""
     seconds: float
+    """Of both stages; mean over the seeds."""
     avd_steps: int
     """0: no second stage."""
     device: str
@@ -142,5 +148,15 @@ def is_noise(first: Measure, second: Measure) -> bool | None:
     freedom = len(one) + len(two) - 2
     squares = sum((value - statistics.fmean(group)) ** 2 for group in (one, two) for value in group)
     error = math.sqrt(squares / freedom * (1 / len(one) + 1 / len(two)))
-    quantile = T_975[freedom - 1] if freedom <= len(T_975) else T_975_LIMIT
-    return abs(statistics.fmean(one) - statistics.fmean(two)) <= quantile * error
+    return abs(statistics.fmean(one) - statistics.fmean(two)) <= t_975(freedom) * error
+
+
+def t_975(freedom: int) -> float:
+    """Student's t, two-sided 5 %, to three decimals: tabled, then by its expansion in 1 / ``freedom``.
+
+    The expansion is Cornish and Fisher's (Abramowitz and Stegun, 26.7.5), of two terms.
+    """
+    if freedom <= len(T_975):
+        return T_975[freedom - 1]
+    z = Z_975
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

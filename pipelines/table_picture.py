@@ -18,6 +18,7 @@ from pipelines.table_text import (
     is_near_best,
     printed,
     published_change,
+    seeds_text,
     shown,
     steps_of,
     title,
@@ -135,7 +136,8 @@ def _cell(line: Line, metric: str, block: Block, percent: bool) -> str:
 
 def _title(figure: Any, table: Table, setting: Setting, height: float, theme: Theme) -> None:
     words = setting.words(steps_of(table.blocks))
-    seeds = f"{len(setting.seeds)} seeds" if len(setting.seeds) > 1 else "one seed: no noise estimate"
+    seeds = seeds_text(table.blocks)
+    seeds = "one seed: no noise estimate" if seeds == "1 seed" else seeds
     figure.text(0.01, 1 - 0.28 / height, f"{setting.paper}: {table.config.title}", size=13, weight="bold", va="center")
     strong = setting.profile != FULL_PROFILE
     note = f"Measured: {words}, {seeds}." + (" Not to be set against published figures." if strong else "")

@@ -13,7 +13,7 @@ PUBLISHED = "published (256 px, full training)"
 FULL_PROFILE = "paper"
 NOISE = "≈"
 LEGEND = (
-    "Mean ± sample standard deviation over {seeds} seed(s). **Bold**: the best mean of a column; "
+    "Mean ± sample standard deviation over {seeds}. **Bold**: the best mean of a column; "
     f"{NOISE}: can't be told from it. Two rows can't be told apart where the difference of their means is at most t "
     "standard errors of it (Student's t test of two samples, pooled variance, two-sided 5 %; not corrected for the "
     'number of pairs); a change within that is marked "noise". With one seed there is no such estimate, and none is '
@@ -58,7 +58,6 @@ class Setting:
     paper: str
     profile: str
     sizes_px: tuple[int, ...]
-    seeds: tuple[int, ...]
 
     @property
     def stem(self) -> str:
@@ -77,12 +76,18 @@ def setting_of(paper: str, params: Params, tables: Sequence[Table]) -> Setting:
     """Under what the tables' figures were made."""
     blocks = [block for table in tables for block in table.blocks]
     sizes = tuple(sorted({block.size_px for block in blocks}))
-    return Setting(paper=paper, profile=params.profile, sizes_px=sizes, seeds=params.paper(paper).seeds)
+    return Setting(paper=paper, profile=params.profile, sizes_px=sizes)
 
 
 def steps_of(blocks: Iterable[Block]) -> list[int]:
     """Steps of all rows."""
     return [line.cost.steps for block in blocks for line in block.measured if line.cost is not None]
+
+
+def seeds_text(blocks: Iterable[Block]) -> str:
+    """``3 seeds``, ``1 or 3 seeds``: how many trainings stand behind the rows, which may be several papers'."""
+    found = sorted({len(line.experiments) for block in blocks for line in block.measured})
+    return f"{' or '.join(map(str, found))} seed{'s' * (found != [1])}"
 
 
 def markdown(tables: Sequence[Table], setting: Setting, pictures: Mapping[str, str]) -> str:
@@ -110,7 +115,7 @@ def markdown(tables: Sequence[Table], setting: Setting, pictures: Mapping[str, s
         notes += [*missed(table), *table.config.notes]
         parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     backbones = _backbones(blocks)
-    parts += ["## How to read them", LEGEND.format(seeds=len(setting.seeds)), COSTS_LEGEND]
+    parts += ["## How to read them", LEGEND.format(seeds=seeds_text(blocks)), COSTS_LEGEND]
     parts += [f"Metrics rest on: {backbones}."] if backbones else []
     return "\n\n".join(parts) + "\n"
 
@@ -179,7 +184,7 @@ def title(metric: str, block: Block, *, percent: bool) -> str:
     split, _, name = metric.rpartition("/")
     column = COLUMNS.get(name, Column(name=name, unit="", decimals=4))
     found = {line.measures[metric].backbone for line in block.measured} - {None}
-    unit = " (%)" if percent and column.unit != "s" else f" ({column.unit})" if column.unit in ("s", "MB") else ""
+    unit = f" ({column.unit})" if name in COSTS else " (%)" if percent else ""
     return f"{'/'.join((column.name, *sorted(map(str, found))))}{', ' + split if split else ''}{unit}"
 
 

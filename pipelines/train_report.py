@@ -31,7 +31,6 @@ FIGURES = (
 """Taken over from `TrainResult`."""
 Curves = list[tuple[int, dict[str, float]]]
 """Metrics by step, as the record holds them."""
-TOTAL = "loss/total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -30,7 +31,7 @@ from pipelines.params import Params
 from pipelines.params_papers import BlockConfig, Rows
 from pipelines.stage import Paths
 from pipelines.table_csv import table_csv
-from pipelines.table_figures import T_975, Block, Line, Measure, is_noise
+from pipelines.table_figures import T_975, Block, Line, Measure, is_noise, t_975
 from pipelines.table_picture import draw
 from pipelines.table_reports import read_published, read_tables
 from pipelines.table_text import (
@@ -39,8 +40,10 @@ from pipelines.table_text import (
     markdown,
     printed,
     published_change,
+    seeds_text,
     setting_of,
     shown,
+    title,
     value_text,
 )
 from training.metrics.eid import eid_of
@@ -122,7 +125,17 @@ def test_noise_is_students_t_of_two_samples() -> None:
     many = tuple(float(v) for v in np.random.default_rng(0).normal(size=40))
     assert is_noise(Measure(values=many), Measure(values=tuple(v + 5 for v in many))) is False
     assert list(T_975) == sorted(T_975, reverse=True)
-    assert (T_975[0], T_975[3], T_975[9]) == (12.706, 2.776, 2.228)
+    assert (T_975[0], T_975[3], T_975[9], T_975[29]) == (12.706, 2.776, 2.228, 2.042)
+
+
+def test_the_limit_of_noise_is_students_of_any_number_of_seeds() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (*range(1, 60), 120, 10_000):
+        assert t_975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=6e-4)
+    seven = tuple(map(float, range(7)))  # twice: 12 degrees of freedom
+    error = statistics.stdev(seven) * (2 / 7) ** 0.5
+    for limit, noise in ((2.1, True), (2.2, False)):
+        assert is_noise(Measure(values=seven), Measure(values=tuple(v + limit * error for v in seven))) is noise
 
 
 def test_the_test_is_right_in_nineteen_of_twenty_draws() -> None:
@@ -306,7 +319,7 @@ def test_markdown_of_a_small_block() -> None:
 
     found = block(rows, published={"FOMM": 0.05, "Ours | x": 0.045})
     made = Table(name="t", config=TableConfig(title="Small"), blocks=(found,))
-    setting = Setting(paper="p", profile="sample", sizes_px=(64,), seeds=(0, 1, 2))
+    setting = Setting(paper="p", profile="sample", sizes_px=(64,))
     lines = markdown([made], setting, {"t": "t.png"}).splitlines()
     start = next(place for place, line in enumerate(lines) if line.startswith("| row"))
     assert lines[start : start + 6] == [
@@ -426,6 +439,22 @@ def test_published_figures_that_are_not_there_are_told(params: Params, project: 
         read_tables(params.paper("joint-attention"), params, paths)
 
 
+def test_units_are_those_of_the_column() -> None:
+    heads = {
+        metric: title(metric, block({"A": Measure()}, metric=metric), percent=True)
+        for metric in ("l1", "eid", "step_s", "memory_mb")
+    }
+    assert heads == {"l1": "L1 (%)", "eid": "EID (%)", "step_s": "step (s)", "memory_mb": "memory (MB)"}
+
+
+def test_seeds_are_those_of_the_rows() -> None:
+    found = block({"A": Measure(values=(1.0,)), "B": Measure(values=(1.0, 2.0, 3.0))})
+    assert seeds_text([found]) == "1 seed"
+    three = dataclasses.replace(found.lines[1], experiments=("x-seed0", "x-seed1", "x-seed2"))
+    found = dataclasses.replace(found, lines=(found.lines[0], three))
+    assert seeds_text([found]) == "1 or 3 seeds"
+
+
 def test_pictures_grow_with_their_rows(params: Params, project: Path) -> None:
     first, second = read_tables(params.paper("joint-attention"), params, Paths(project))
     setting = setting_of("joint-attention", params, [first, second])
@@ -444,7 +473,7 @@ def test_a_picture_survives_what_is_absent() -> None:
     from pipelines.table_text import Setting
 
     found = block({"A": Measure(absent="x"), "$B^_": Measure(values=(1.0,))})
-    setting = Setting(paper="p", profile="paper", sizes_px=(256,), seeds=(0,))
+    setting = Setting(paper="p", profile="paper", sizes_px=(256,))
     content = draw(Table(name="t", config=TableConfig(title="T"), blocks=(found,)), setting)
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "PNG"
