@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
 
-from models.errors import ParamsError, Problem, check
-from pipelines.layers import Layer, build
+from models.errors import ParamsError, Problem
+from pipelines.layers import Layer
+from pipelines.table_config import TableConfig, tables_of
 from preprocessing.config import DatasetConfig
 
 if TYPE_CHECKING:
@@ -27,62 +28,9 @@ if TYPE_CHECKING:
 FOLDER = Path("papers")
 SECTIONS = ("seeds", "trained_on", "profiles", "datasets", "all_rows", "rows", "tables")
 PROFILE_SECTIONS = ("datasets", "published", "model", "train", "rows")
+SAID_BY_NAMES = ("seed", "dataset")
 MAX_FILE_BYTES = 1 << 20
 MAX_EXPERIMENTS = 1000
-
-
-class Rows(dict[str, Any]):
-    """What a row is called in the table, as printed -> the row; None: published only, not built here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockConfig:
-    """The part of a table that compares like with like: rows trained on one data set."""
-
-    title: str
-    dataset: str
-    rows: Rows
-    metrics: tuple[str, ...] | None = None
-    """null: the table's."""
-    published: str | None = None
-    """Path of the printed figures below the paper's name in papers/published.yaml; null: none are printed."""
-    baseline: str | None = None
-    """The row that the others are compared with; null: the first that is built here."""
-    aim: float | None = None
-    """Share of copy-source that L1 is to stay under; null: nothing is asked."""
-
-    def __post_init__(self) -> None:
-        built = [label for label, row in self.rows.items() if row is not None]
-        check(
-            (bool(built), "rows", self.rows, "hold a row that is built here"),
-            (
-                all(row is None or isinstance(row, str) for row in self.rows.values()),
-                "rows",
-                self.rows,
-                "name a row for each label, or null",
-            ),
-            (
-                self.baseline is None or self.baseline in built,
-                "baseline",
-                self.baseline,
-                f"be null or one of {', '.join(map(str, built))}",
-            ),
-            (self.aim is None or self.aim > 0, "aim", self.aim, "be above 0, or null"),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableConfig:
-    """One table."""
-
-    title: str
-    metrics: tuple[str, ...] = ("l1",)
-    """Columns: metrics of the evaluation, ``unseen/<metric>``, or ``step_s``, ``avd_step_s``, ``memory_mb``."""
-    percent: bool = False
-    """Show metrics in percent, as the paper prints them."""
-    notes: tuple[str, ...] = ()
-    """Printed below the table."""
-    blocks: tuple[BlockConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +116,9 @@ def read_papers(root: Path) -> list[PaperFile]:
     for path in sorted((root / FOLDER).glob("*/params.yaml")):
         where = path.relative_to(root).as_posix()
         try:
-            raw = _read(path)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(Problem(where, " ".join(str(error).split())[:300], "be readable YAML"))
+            raw = read_mapping(path)
+        except ValueError as error:
+            problems.append(Problem(where, str(error), "be readable YAML"))
             continue
         found = [*_wrong_sections(where, raw)]
         problems += found
@@ -219,7 +167,7 @@ def resolve(
         datasets={name: config for name, config in datasets.items() if config is not None},
         experiments=experiments,
         rows={(row, data): names for row, data, names in file.trainings()},
-        tables=_tables(file, problems),
+        tables=tables_of(file, problems),
     )
 
 
@@ -271,19 +219,32 @@ def without(layer: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in layer.items() if key not in keys}
 
 
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ValueError: it is none, or can't be read; the message is one line that says why.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{size} bytes, of which {MAX_FILE_BYTES} are read")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+    except (LookupError, AttributeError) as error:  # PyYAML's, of a tag whose value does not fit
+        raise ValueError(f"a value that does not fit its tag ({error})") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from None
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"a {type(raw).__name__} in place of a mapping")
+    return raw
+
+
 def is_plain(name: Any) -> bool:
     """Whether a name may be a folder's and a stage's."""
     plain = isinstance(name, str) and name != "" and name[0] != "-"
     return plain and all(letter.isalnum() or letter in "-_" for letter in name)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path.stat().st_size} bytes, of which {MAX_FILE_BYTES} are read")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(raw, Mapping):
-        raise ValueError(f"a {type(raw).__name__} in place of a mapping")
-    return raw
 
 
 def _wrong_sections(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
@@ -299,11 +260,22 @@ def _wrong_sections(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
             return
     for kind in ("rows", "datasets", "tables"):
         yield from _wrong_entries(f"{where}: {kind}", found[kind])
-    for name, entry in found["rows"].items():
-        for key in {"seed", "dataset"} & set(entry if isinstance(entry, Mapping) else ()):
-            yield Problem(f"{where}: rows.{name}.{key}", entry[key], "not be there; seeds and trained_on say it")
+    yield from _wrong_settings(f"{where}: all_rows", found["all_rows"])
+    yield from _wrong_rows(f"{where}: rows", found["rows"])
     for name, profile in found["profiles"].items():
         yield from _wrong_profile(f"{where}: profiles.{name}", profile, [*map(str, found["rows"])])
+
+
+def _wrong_settings(where: str, entry: Any) -> Iterator[Problem]:
+    """What no part of a training's description may say, for its name says it."""
+    for key in SAID_BY_NAMES:
+        if isinstance(entry, Mapping) and key in entry:
+            yield Problem(f"{where}.{key}", entry[key], "not be there; seeds and trained_on say it")
+
+
+def _wrong_rows(where: str, entries: Any) -> Iterator[Problem]:
+    for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+        yield from _wrong_settings(f"{where}.{name}", entry)
 
 
 def _wrong_entries(where: str, entries: Mapping[Any, Any]) -> Iterator[Problem]:
@@ -340,39 +312,15 @@ def _wrong_profile(where: str, profile: Any, rows: list[str]) -> Iterator[Proble
             yield Problem(f"{where}.{key}", entry, f"not be there; known here: {', '.join(PROFILE_SECTIONS)}")
         elif entry is not None and not isinstance(entry, Mapping):
             yield Problem(f"{where}.{key}", entry, "be a mapping")
-    chosen = profile.get("rows")
-    for name in chosen if isinstance(chosen, Mapping) else ():
-        if name not in rows:
-            yield Problem(f"{where}.rows", name, f"name rows; known: {', '.join(rows)}")
-
-
-def _tables(file: PaperFile, problems: list[Problem]) -> dict[str, TableConfig]:
-    made: dict[str, TableConfig] = {}
-    for name in file.section("tables"):
-        where, own = file.key("tables", name), dict(file.section("tables", name))
-        blocks = [_block(place, block, problems) for place, block in _listed(f"{where}.blocks", own, problems)]
-        table = build(TableConfig, [(where, own)], where, problems)
-        if table is not None:
-            made[name] = replace(table, blocks=tuple(block for block in blocks if block is not None))
-    return made
-
-
-def _listed(where: str, own: dict[str, Any], problems: list[Problem]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The blocks of a table, taken out of it, with their places."""
-    blocks = own.pop("blocks", None)
-    if not isinstance(blocks, list) or not blocks or not all(isinstance(block, Mapping) for block in blocks):
-        problems.append(Problem(where, blocks, "be a list of mappings"))
-        return []
-    return [(f"{where}[{place}]", block) for place, block in enumerate(blocks)]
-
-
-def _block(where: str, own: Mapping[str, Any], problems: list[Problem]) -> BlockConfig | None:
-    rows = own.get("rows")
-    if not isinstance(rows, Mapping):
-        problems.append(Problem(f"{where}.rows", rows, "be a mapping"))
-        return None
-    labelled = {**own, "rows": Rows({str(label): row for label, row in rows.items()})}
-    return build(BlockConfig, [(where, labelled)], where, problems)
+    yield from _wrong_settings(f"{where}.train", profile.get("train"))
+    yield from _wrong_rows(f"{where}.rows", profile.get("rows"))
+    for kind in ("datasets", "rows"):
+        chosen = profile.get(kind)
+        for name, entry in chosen.items() if isinstance(chosen, Mapping) else ():
+            if kind == "rows" and name not in rows:
+                yield Problem(f"{where}.rows", name, f"name rows; known: {', '.join(rows)}")
+            if entry is not None and not isinstance(entry, Mapping):
+                yield Problem(f"{where}.{kind}.{name}", entry, "be a mapping")
 
 
 def _size(value: Any) -> int:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.params_papers import BlockConfig, TableConfig
+from pipelines.table_config import BlockConfig, TableConfig
 
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -17,8 +17,6 @@ T_975 = (
 """Student's t, two-sided 5 %, for 1 to 30 degrees of freedom."""
 Z_975 = 1.959964
 """The same of the normal distribution."""
-COSTS = ("step_s", "avd_step_s", "memory_mb")
-"""Columns that come out of the training's report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,35 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from models.errors import CheckpointError, ParamsError, Problem, must
+from models.errors import CheckpointError, must
 from pipelines.params import Params
-from pipelines.params_papers import FOLDER, BlockConfig, Paper, TableConfig
+from pipelines.params_papers import FOLDER, Paper
 from pipelines.stage import Paths
-from pipelines.table_figures import COSTS, Block, Cost, Line, Measure, Table
+from pipelines.table_config import COSTS, BlockConfig, TableConfig
+from pipelines.table_figures import Block, Cost, Line, Measure, Table
+from pipelines.table_published import FILE, printed_figures, read_published
 
-MAX_FILE_BYTES = 1 << 20
 SHOWN_MISSING = 3
-JUDGED_ALIKE = ("data_sha256", "max_frames", "detect_every", "test.num_videos", "test.num_frames")
-"""Of the evaluation; another number of videos: one could not be judged."""
-
-
-def read_published(path: Path) -> Mapping[str, Any]:
-    """The printed figures of all papers.
-
-    Raises:
-        ParamsError: there is no such file, or it can't be read.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes, of which {MAX_FILE_BYTES} are read")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ParamsError([Problem(str(path), " ".join(str(error).split())[:300], "be readable YAML")]) from None
-    if not isinstance(raw, Mapping):
-        raise ParamsError([Problem(str(path), type(raw).__name__, "be a mapping")])
-    return raw
+JUDGED_ALIKE = (
+    *("data_sha256", "max_frames", "detect_every", "test.num_videos", "test.num_frames"),
+    *("unseen.num_videos", "unseen.num_frames"),
+)
+"""Of the evaluation; another number of videos: one could not be judged. Those of unseen videos count where a column
+shows them."""
+COUNTED = ("steps", "images_seen", "seconds")
+"""Numbers that a training's report holds for each stage."""
 
 
 def read_tables(paper: Paper, params: Params, paths: Paths) -> list[Table]:
@@ -58,7 +46,7 @@ class _Reader:
 
     def __init__(self, paper: Paper, params: Params, paths: Paths) -> None:
         self.paper, self.params, self.paths = paper, params, paths
-        self.published = read_published(paths.root / FOLDER / "published.yaml")
+        self.published = read_published(paths.root / FILE)
         self.folders = params.report_folders()
         self.names = {key: names for other in params.papers.values() for key, names in other.rows.items()}
         self.reports: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -88,9 +76,10 @@ class _Reader:
                 raw = json.loads(path.read_text(encoding="utf-8"))
                 if not isinstance(raw, dict):
                     raise ValueError(f"a {type(raw).__name__} in place of a mapping")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 fix = f"Run inkmotion {stage} {name}"
-                raise CheckpointError(must(str(path), "be a report", str(error), fix)) from None
+                got = "values nested too deeply" if isinstance(error, RecursionError) else str(error)
+                raise CheckpointError(must(str(path), "be a report", got, fix)) from None
             self.reports[stage, name] = raw
         return self.reports[stage, name]
 
@@ -99,7 +88,7 @@ class _Reader:
 
     def _block(self, name: str, config: TableConfig, part: BlockConfig) -> Block:
         metrics = part.metrics or config.metrics
-        printed = self._printed(name, part, metrics)
+        printed = printed_figures(self.published, self.paper, name, part, metrics)
         lines = tuple(self._line(label, row, part, metrics, printed.get(label, {})) for label, row in part.rows.items())
         built = [line for line in lines if line.experiments]
         first = self.report("evaluate", built[0].experiments[0])
@@ -120,29 +109,11 @@ class _Reader:
     def _check_block(self, where: str, lines: Sequence[Line], metrics: Sequence[str]) -> None:
         """All rows were judged on the same frames, by the same networks."""
         names = [name for line in lines for name in line.experiments]
-        for key in JUDGED_ALIKE:
+        for key in _judged_alike(metrics):
             _check_alike(where, [(name, _at(self.report("evaluate", name), key)) for name in names], key)
         for metric in metrics:
             found = [(line.label, dict(line.measures[metric].sha256)) for line in lines if line.measures[metric].values]
             _check_alike(where, found, f"weights below {metric}")
-
-    def _printed(self, name: str, part: BlockConfig, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Label -> column -> printed figure; a lone figure is of the first column."""
-        if part.published is None:
-            return {}
-        found: Any = self.published.get(self.paper.name)
-        for key in part.published.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if not isinstance(found, Mapping):
-            where = f"{FOLDER}/{self.paper.name}/params.yaml: tables.{name}.published"
-            raise ParamsError([Problem(where, part.published, f"be a path in {FOLDER}/published.yaml")])
-        columns = {metric.upper(): metric for metric in metrics}
-        return {
-            str(label): {columns[key]: float(value) for key, value in figures.items() if key in columns}
-            if isinstance(figures, Mapping)
-            else {metrics[0]: float(figures)}
-            for label, figures in found.items()
-        }
 
     def _line(
         self, label: str, row: str | None, part: BlockConfig, metrics: Sequence[str], printed: Mapping[str, float]
@@ -157,24 +128,25 @@ class _Reader:
         return Line(label=label, experiments=names, measures=measures, published=printed, cost=self._cost(names))
 
     def _check(self, name: str) -> None:
-        """The reports are of the training that is described, and of one another."""
+        """The reports are whole, of the training that is described, and of one another."""
         experiment, train, judged = (
             self.params.experiment(name),
             self.report("train", name),
             self.report("evaluate", name),
         )
+        for key, rule, got in _wrong_numbers(train):
+            fix = f"Run inkmotion train {name}"
+            raise CheckpointError(must(f"{self.file('train', name)}: {key}", rule, repr(got), fix))
         steps = train.get("steps")
-        full = (
-            experiment.train.max_epochs is not None or train.get("stopped_early") or steps == experiment.train.max_steps
-        )
-        facts = (
+        full = experiment.train.max_epochs is not None or train.get("stopped_early")
+        facts = [
             ("train", "preset", train.get("preset"), experiment.preset),
             ("train", "dataset", train.get("dataset"), experiment.dataset),
             ("train", "steps", steps, steps if full else experiment.train.max_steps),
             ("evaluate", "size_px", judged.get("size_px"), experiment.model.size_px),
             ("evaluate", "seed", judged.get("seed"), experiment.train.seed),
-            ("evaluate", "weights_sha256", judged.get("weights_sha256"), train.get("weights_sha256")),
-        )
+        ]
+        facts.append(("evaluate", "weights_sha256", judged.get("weights_sha256"), train.get("weights_sha256")))
         for stage, key, got, wanted in facts:
             if got != wanted:
                 fix = f"It is of other settings than those of profile {self.params.profile}: inkmotion {stage} {name}"
@@ -214,10 +186,10 @@ class _Reader:
             num_parameters=counts if isinstance(counts, Mapping) else {},
             step=self._cost_measure(names, "step_s"),
             memory=self._cost_measure(names, "memory_mb"),
-            steps=int(reports[0].get("steps", 0)),
-            images_seen=int(reports[0].get("images_seen", 0)),
+            steps=int(reports[0]["steps"]),
+            images_seen=int(reports[0]["images_seen"]),
             seconds=statistics.fmean(_seconds(report) for report in reports),
-            avd_steps=int(second[0].get("steps", 0)) if isinstance(second[0], Mapping) else 0,
+            avd_steps=int(second[0]["steps"]) if isinstance(second[0], Mapping) else 0,
             device=str(reports[0].get("device", "-")),
         )
 
@@ -276,12 +248,41 @@ def _at(report: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def _judged_alike(metrics: Sequence[str]) -> list[str]:
+    """What rows must share that are compared in these columns."""
+    unseen = any(metric.startswith("unseen/") for metric in metrics)
+    return [key for key in JUDGED_ALIKE if unseen or not key.startswith("unseen.")]
+
+
+def _wrong_numbers(train: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(key, rule, value) of what a training's report must hold and does not."""
+    second, counts, weights = (train.get(key) for key in ("second_stage", "num_parameters", "weights_sha256"))
+    found = [(key, train.get(key)) for key in COUNTED]
+    if isinstance(second, Mapping):
+        found += [(f"second_stage.{key}", second.get(key)) for key in ("steps", "seconds")]
+    if isinstance(counts, Mapping):
+        found += [(f"num_parameters.{key}", value) for key, value in counts.items()]
+    for key, value in found:
+        if (_number(value) if key.endswith("seconds") else _count(value)) is None:
+            yield key, "be a number" if key.endswith("seconds") else "be a whole number, 0 or more", value
+    if not isinstance(weights, str):
+        yield "weights_sha256", "be a text", weights
+
+
 def _seconds(report: Mapping[str, Any]) -> float:
+    """Of both stages."""
     second = report.get("second_stage")
-    more = second.get("seconds", 0.0) if isinstance(second, Mapping) else 0.0
-    return float(report.get("seconds", 0.0)) + float(more)
+    return float(report["seconds"]) + (float(second["seconds"]) if isinstance(second, Mapping) else 0.0)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _number(value: Any) -> float | None:
-    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if real else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.params import Params
-from pipelines.table_figures import COSTS, Block, Cost, Line, Measure, Table, is_noise
+from pipelines.table_config import COSTS
+from pipelines.table_figures import Block, Cost, Line, Measure, Table, is_noise
 from training.metrics.akd_mkr import FRAME_PX
 
 PUBLISHED = "published (256 px, full training)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def made_up(params: Params, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     noise = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)).normal(0, 0.002, 3)
     weights = hashlib.sha256(name.encode()).hexdigest()
     second = {"steps": 20, "step_s": 0.011 + abs(noise[2]), "seconds": 0.4, "images_seen": 160}
+    facts = json.dumps([asdict(experiment.model), asdict(experiment.train)], sort_keys=True)
     train = {
         "experiment": name,
         "preset": experiment.preset,
@@ -37,6 +39,7 @@ def made_up(params: Params, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "memory_mb": 970.0,
         "num_parameters": {"generator": 1_394_709, "keypoint_detector": 251_120, "discriminator": 100_321},
         "second_stage": second if experiment.model.avd else None,
+        "tags": {"params_sha256": hashlib.sha256(facts.encode()).hexdigest()},
     }
     metrics = {
         "akd/dlib68": score(level * 40 + noise[1] * 40, 6.1, "dlib68"),

@@ -137,6 +137,10 @@ def test_tables_are_typed(main: dict[str, Any], small: dict[str, Any]) -> None:
         ("profiles.sample.published", {"own": "voks"}, "rows.plain.published must be none or one of vox"),
         ("tables.table-1.blocks", [], "papers/one/params.yaml: tables.table-1.blocks must be a list of mappings"),
         ("tables.table-1.bogus", 1, "tables.table-1.bogus must not be there"),
+        ("tables.table-1.metrics", [], "tables.table-1.metrics must name a column or more; got ()"),
+        ("tables.table-1.metrics", ["l1", "l1"], "tables.table-1.metrics must name each column once"),
+        ("tables.table-1.metrics", ["akdd"], "tables.table-1.metrics must hold only l1, akd"),
+        ("tables.table-1.metrics", ["unseen/step_s"], "must hold only l1, akd"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_key(
@@ -158,6 +162,12 @@ def test_what_is_wrong_is_told_with_file_and_key(
         ({"baseline": "Other"}, "blocks[0].baseline must be null or one of Plain, Tanh"),
         ({"dataset": "cartoons"}, "must name rows that a paper trains on cartoons"),
         ({"aim": 0}, "blocks[0].aim must be above 0"),
+        (
+            {"aim": 0.9, "metrics": ["akd"]},
+            "blocks[0].aim must stand in a block with an l1 column, or be null; got 0.9",
+        ),
+        ({"metrics": []}, "blocks[0].metrics must name a column or more; got ()"),
+        ({"metrics": ["l1", "akdd"]}, "blocks[0].metrics must hold only l1, akd"),
     ],
 )
 def test_blocks_name_what_is_trained(
@@ -195,6 +205,30 @@ def test_names_are_unique_over_all_files(main: dict[str, Any], small: dict[str, 
         ({**SMALL, "rows": {"../x": {}}}, "must have names of letters, digits, '-' or '_' only; got '../x'"),
         ({**SMALL, "rows": {"a": 1}}, "rows.a must be a mapping"),
         ({**SMALL, "rows": {"tanh": {"seed": 1}}}, "rows.tanh.seed must not be there; seeds and trained_on say it"),
+        ({**SMALL, "all_rows": {"seed": 1}}, "all_rows.seed must not be there; seeds and trained_on say it; got 1"),
+        ({**SMALL, "all_rows": {"dataset": "own"}}, "all_rows.dataset must not be there; seeds and trained_on say it"),
+        (
+            {**SMALL, "profiles": {"sample": {"rows": {"tanh": {"dataset": "cartoons"}}}}},
+            "profiles.sample.rows.tanh.dataset must not be there; seeds and trained_on say it; got 'cartoons'",
+        ),
+        (
+            {**SMALL, "profiles": {"sample": {"rows": {"tanh": {"seed": 7}}}}},
+            "profiles.sample.rows.tanh.seed must not be there",
+        ),
+        (
+            {**SMALL, "profiles": {"sample": {"train": {"seed": 7}}}},
+            "profiles.sample.train.seed must not be there; seeds and trained_on say it; got 7",
+        ),
+        (
+            {**SMALL, "profiles": {"sample": {"train": {"dataset": "own"}}}},
+            "profiles.sample.train.dataset must not be there",
+        ),
+        (
+            {**SMALL, "profiles": {"sample": {"rows": {"tanh": 5}}}},
+            "sample.rows.tanh must be a mapping; got 5",
+        ),
+        ("[" * 3000, "must be readable YAML; got 'values nested too deeply'"),
+        ("seeds: !!bool perhaps\n", 'must be readable YAML; got "a value that does not fit its tag'),
         ({**SMALL, "profiles": {"sample": {"data": {}}}}, "profiles.sample.data must not be there"),
         ({**SMALL, "profiles": {"sample": {"rows": {"who": {}}}}}, "profiles.sample.rows must name rows"),
         ({**SMALL, "profiles": {"sample": 1}}, "profiles.sample must be a mapping"),
@@ -239,6 +273,12 @@ def test_the_projects_own_papers_are_valid(root: Path, main: dict[str, Any], pro
         assert {experiment.model.size_px for experiment in paper.experiments.values()} == {size_px}
         for dataset in paper.datasets.values():
             assert dataset.size_px == size_px
+
+
+def test_a_column_of_unseen_people_is_a_column(main: dict[str, Any], small: dict[str, Any]) -> None:
+    block = small["tables"]["table-1"]["blocks"][0]
+    block.update({"metrics": ["unseen/akd-l2", "l1", "avd_step_s"], "aim": 0.9})
+    assert parsed(main, small).paper("one").tables["table-1"].blocks[0].metrics == tuple(block["metrics"])
 
 
 @pytest.mark.parametrize("profile", ["sample", "paper"])

@@ -28,12 +28,13 @@ from models import errors
 from pipelines import params as reader
 from pipelines import tables
 from pipelines.params import Params
-from pipelines.params_papers import BlockConfig, Rows
 from pipelines.stage import Paths
+from pipelines.table_config import BlockConfig, Rows, TableConfig
 from pipelines.table_csv import table_csv
 from pipelines.table_figures import T_975, Block, Line, Measure, is_noise, t_975
 from pipelines.table_picture import draw
-from pipelines.table_reports import read_published, read_tables
+from pipelines.table_published import printed_figures, read_published
+from pipelines.table_reports import read_tables
 from pipelines.table_text import (
     PUBLISHED,
     change_text,
@@ -313,7 +314,6 @@ def test_markdown_of_a_small_block() -> None:
         "Ours | x": Measure(values=(0.069, 0.071, 0.073), copy_source=0.09),
         "Bad": Measure(values=(0.100, 0.101, 0.102), copy_source=0.09),
     }
-    from pipelines.params_papers import TableConfig
     from pipelines.table_figures import Table
     from pipelines.table_text import Setting
 
@@ -360,6 +360,17 @@ def test_the_aim_names_who_misses_it(params: Params, project: Path, tmp_path: Pa
         ("evaluate", {"test": {"l1": 0.1, "num_videos": 3}}, "must compare rows of the same test.num_videos"),
         ("train", {"steps": 40}, "must have steps 120; got 40"),
         ("train", {"preset": "jam"}, "must have preset fomm; got jam"),
+        (
+            "train",
+            {"seconds": None},
+            "train.json: seconds must be a number; got None. Run inkmotion train fomm",
+        ),
+        ("train", {"steps": "many"}, "steps must be a whole number, 0 or more; got 'many'"),
+        ("train", {"images_seen": None}, "images_seen must be a whole number"),
+        ("train", {"num_parameters": {"generator": "1"}}, "num_parameters.generator must be a whole number"),
+        ("train", {"second_stage": {"steps": 1, "seconds": None}}, "second_stage.seconds must be a number; got None"),
+        ("train", {"weights_sha256": None}, "weights_sha256 must be a text; got None"),
+        ("train", {"seconds": 10**400}, "seconds must be a number"),
     ],
 )
 def test_reports_of_other_settings_are_refused(
@@ -369,6 +380,21 @@ def test_reports_of_other_settings_are_refused(
     changed(report_file(paths, params, stage, "fomm-on-faces-seed0"), **values)
     with pytest.raises(errors.CheckpointError, match=says):
         read_tables(params.paper("presets"), params, paths)
+
+
+def test_unseen_columns_compare_the_same_clips(params: Params, project: Path, tmp_path: Path) -> None:
+    paths = copied(project, tmp_path)
+    path = report_file(paths, params, "evaluate", "jam-on-faces-seed0")
+    unseen = json.loads(path.read_text())["unseen"]
+    for key, says in (("num_videos", "got 2 and 1"), ("num_frames", "got 144 and 1")):
+        changed(path, unseen={**unseen, key: 1})
+        with pytest.raises(errors.CheckpointError, match=rf"rows of the same unseen\.{key}; {says}"):
+            read_tables(params.paper("presets"), params, paths)
+    changed(path, unseen={**unseen, "num_videos": 1})
+    assert read_tables(params.paper("cbam-multi-occlusion"), params, paths)  # which has no such column
+    changed(path, unseen=None)
+    faces = read_tables(params.paper("presets"), params, paths)[0].blocks[0]
+    assert next(line for line in faces.lines if line.label == "jam").measures["unseen/l1"].values == ()
 
 
 def test_two_networks_are_never_in_one_column(params: Params, project: Path, tmp_path: Path) -> None:
@@ -415,6 +441,13 @@ def test_missing_and_broken_reports_name_the_command(params: Params, project: Pa
         "the tables of joint-attention must have the reports of all its trainings (48); got 1 missing. Run inkmotion "
         "run papers/joint-attention/dvc.yaml, or by hand: inkmotion evaluate jam-on-cartoons-seed1."
     )
+    for text, says in (
+        ("[" * 9999, "be a report; got values nested too deeply. Run"),
+        ("{", "be a report; got Expecting"),
+    ):
+        report_file(paths, params, "evaluate", "jam-on-cartoons-seed1").write_text(text)
+        with pytest.raises(errors.CheckpointError, match=says):
+            tables.run("joint-attention", params, paths)
     report_file(paths, params, "evaluate", "jam-on-cartoons-seed1").write_text("[]")
     with pytest.raises(errors.CheckpointError, match="be a report; got a list in place of a mapping"):
         tables.run("joint-attention", params, paths)
@@ -437,6 +470,55 @@ def test_published_figures_that_are_not_there_are_told(params: Params, project: 
     path.unlink()
     with pytest.raises(errors.ParamsError, match="published.yaml must be readable YAML"):
         read_tables(params.paper("joint-attention"), params, paths)
+
+
+@pytest.mark.parametrize(
+    ("row", "figures", "says"),
+    [
+        ("FOMM", {"L1": 0.061, "AKD": "n/a"}, "table-2.FOMM.AKD must be a number, or not be there; got 'n/a'"),
+        ("FOMM", {"L1": None}, "table-2.FOMM.L1 must be a number, or not be there; got None"),
+        ("FOMM", {"L1": True}, "table-2.FOMM.L1 must be a number"),
+        ("FOMM", {"L1": float("inf")}, "table-2.FOMM.L1 must be a number"),
+        ("FOMM", 0.061, r"table-2.FOMM must name its figures' columns \(L1, AKD, MKR, AED\), as .* got 0.061"),
+        ("FOMM", None, "table-2.FOMM must name its figures' columns"),
+        ("FOMM + CBAMM", {"L1": 0.061}, r"table-2 must name rows as the table does \(FOMM, .* got 'FOMM \+ CBAMM'"),
+    ],
+)
+def test_published_figures_that_fit_nowhere_are_refused(
+    params: Params, project: Path, tmp_path: Path, row: str, figures: Any, says: str
+) -> None:
+    paths = copied(project, tmp_path)
+    path = tmp_path / "papers" / "published.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["cbam-multi-occlusion"]["table-2"][row] = figures
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(errors.ParamsError, match=says):
+        read_tables(params.paper("cbam-multi-occlusion"), params, paths)
+    path.write_text("[" * 3000)
+    with pytest.raises(errors.ParamsError, match="must be readable YAML; got 'values nested too deeply'"):
+        read_tables(params.paper("cbam-multi-occlusion"), params, paths)
+
+
+def test_published_figures_stand_below_their_own_column(params: Params) -> None:
+    paper = params.paper("joint-attention")
+    block = paper.tables["table-1"].blocks[0]
+    raw: dict[str, Any] = {"joint-attention": {"table-1": {"mgif": {"AA": {"L1": 0.0218, "FID": "n/a"}}}}}
+    assert printed_figures(raw, paper, "table-1", block, ("akd", "l1")) == {"AA": {"l1": 0.0218}}
+    raw["joint-attention"]["table-1"]["mgif"] = {"AA": 0.0218}
+    assert printed_figures(raw, paper, "table-1", block, ("l1",)) == {"AA": {"l1": 0.0218}}
+    with pytest.raises(errors.ParamsError, match="mgif.AA must name its figures' columns"):
+        printed_figures(raw, paper, "table-1", block, ("akd", "l1"))
+
+
+def test_a_part_of_the_figures_may_be_shown_by_two_blocks(params: Params) -> None:
+    paper = params.paper("joint-attention")
+    table = paper.tables["table-1"]
+    first = dataclasses.replace(table.blocks[0], rows=Rows({"FOMM": "fomm"}), baseline=None)
+    second = dataclasses.replace(table.blocks[0], rows=Rows({"AA": "articulated"}))
+    paper = dataclasses.replace(paper, tables={"table-1": dataclasses.replace(table, blocks=(first, second))})
+    raw = {"joint-attention": {"table-1": {"mgif": {"AA": {"L1": 0.0218}, "FOMM": {"L1": 0.0231}}}}}
+    assert printed_figures(raw, paper, "table-1", first, ("l1",)) == {"FOMM": {"l1": 0.0231}}
+    assert printed_figures(raw, paper, "table-1", second, ("l1",)) == {"AA": {"l1": 0.0218}}
 
 
 def test_units_are_those_of_the_column() -> None:
@@ -468,7 +550,6 @@ def test_pictures_grow_with_their_rows(params: Params, project: Path) -> None:
 
 
 def test_a_picture_survives_what_is_absent() -> None:
-    from pipelines.params_papers import TableConfig
     from pipelines.table_figures import Table
     from pipelines.table_text import Setting
 
