@@ -17,6 +17,7 @@ from pipelines.stage import Paths
 from pipelines.table_config import COSTS, BlockConfig, TableConfig
 from pipelines.table_figures import Block, Cost, Line, Measure, Table
 from pipelines.table_published import FILE, printed_figures, read_published
+from pipelines.table_trained import difference
 
 SHOWN_MISSING = 3
 JUDGED_ALIKE = (
@@ -146,6 +147,8 @@ class _Reader:
             ("evaluate", "size_px", judged.get("size_px"), experiment.model.size_px),
             ("evaluate", "seed", judged.get("seed"), experiment.train.seed),
         ]
+        found = difference(train, experiment, self.paths.trained(name))
+        facts += [("train", key, got, wanted) for key, wanted, got in ([found] if found else [])]
         facts.append(("evaluate", "weights_sha256", judged.get("weights_sha256"), train.get("weights_sha256")))
         for stage, key, got, wanted in facts:
             if got != wanted:

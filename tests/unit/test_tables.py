@@ -360,6 +360,8 @@ def test_the_aim_names_who_misses_it(params: Params, project: Path, tmp_path: Pa
         ("evaluate", {"test": {"l1": 0.1, "num_videos": 3}}, "must compare rows of the same test.num_videos"),
         ("train", {"steps": 40}, "must have steps 120; got 40"),
         ("train", {"preset": "jam"}, "must have preset fomm; got jam"),
+        ("train", {"tags": {"params_sha256": "00"}}, "must have params_sha256 [0-9a-f]{64}; got 00. It is of other"),
+        ("train", {"tags": None}, "must have params_sha256 [0-9a-f]{64}; got None"),
         (
             "train",
             {"seconds": None},
