@@ -119,7 +119,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError([Problem(str(path), "no file", "exist; run the command in the project's folder")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, LookupError, AttributeError, OSError) as error:
         raise ParamsError([Problem(str(path), " ".join(str(error).split()), "be readable YAML")]) from None
     return parse(raw, params_papers.read_papers(path.parent))
 
