@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from models.errors import check
@@ -131,3 +133,9 @@ class ExperimentConfig:
     """A name in ``datasets``."""
     model: MotionConfig
     train: TrainConfig
+
+
+def params_sha256(experiment: ExperimentConfig) -> str:
+    """Of all settings of a training in steps: the tag ``params_sha256`` of its run, by which a table knows it again."""
+    facts = json.dumps([asdict(experiment.model), asdict(experiment.train)], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import CheckpointError
-from pipelines.settings import ExperimentConfig
+from pipelines.settings import ExperimentConfig, params_sha256
 
 if TYPE_CHECKING:
     from training.checkpoint import CheckpointInfo
@@ -44,12 +42,6 @@ def difference(report: Mapping[str, Any], experiment: ExperimentConfig, trained:
         return None if wanted is None else ("params_sha256", params_sha256(wanted), found)
     described = in_steps(experiment, info.train.max_steps, info.train.avd.max_steps) or experiment
     return next(_differing(described, info), None)
-
-
-def params_sha256(experiment: ExperimentConfig) -> str:
-    """Of all settings of a training in steps; the train stage's tag."""
-    facts = json.dumps([asdict(experiment.model), asdict(experiment.train)], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def in_steps(experiment: ExperimentConfig, steps: Any, avd_steps: Any) -> ExperimentConfig | None:

@@ -19,6 +19,7 @@ from models.errors import CheckpointError, TrackingError, TrainingError, must
 from models.perceptual import VGG19_FILE
 from pipelines.lineage import data_tags, git_tags
 from pipelines.params import ExperimentConfig, Params
+from pipelines.settings import params_sha256
 from pipelines.shipping import ship
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
 from pipelines.train_display import display
@@ -319,13 +320,12 @@ def _train(job: TrainJob, params: Params, backend: Backend) -> TrainResult:
 
 
 def _tags(experiment: ExperimentConfig, paths: Paths, data_sha256: str) -> dict[str, str]:
-    facts = json.dumps([asdict(experiment.model), asdict(experiment.train)], sort_keys=True)
     return {
         **git_tags(paths.root),
         **data_tags(paths.root, paths.shards(experiment.dataset)),
         "dataset": experiment.dataset,
         "data.index_sha256": data_sha256,
-        "params_sha256": hashlib.sha256(facts.encode()).hexdigest(),
+        "params_sha256": params_sha256(experiment),
     }
 
 

@@ -15,8 +15,9 @@ from pipelines import params as reader
 from pipelines import train
 from pipelines.params import ExperimentConfig, Params
 from pipelines.params_papers import read_papers
+from pipelines.settings import params_sha256
 from pipelines.stage import Paths
-from pipelines.table_trained import difference, in_steps, params_sha256
+from pipelines.table_trained import difference, in_steps
 from training import checkpoint
 from training.checkpoint import CheckpointInfo
 
