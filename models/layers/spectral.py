@@ -22,14 +22,15 @@ class SpectralConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         *,
+        stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
+        bias: bool = True,
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        plain = nn.Conv2d(in_channels, out_channels, kernel_size)
-        self.padding, self.dilation = padding, dilation
-        assert plain.bias is not None, "nn.Conv2d has a bias by default"
+        plain = nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
         self.bias = plain.bias
         self.weight_orig = plain.weight
         self.eps = eps
@@ -46,11 +47,11 @@ class SpectralConv2d(nn.Module):
             x: (B, in, H, W).
 
         Returns:
-            (B, out, H + 2p - d(k - 1), W + 2p - d(k - 1)) for padding p and dilation d.
+            (B, out, H', W') with H' = (H + 2p - d(k - 1) - 1) // s + 1 for padding p, dilation d and stride s.
         """
         with full_precision(x):
             weight = self._normalised_weight()
-        return F.conv2d(x, weight, self.bias, padding=self.padding, dilation=self.dilation)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation)
 
     def _normalised_weight(self) -> Tensor:
         rows = self.weight_orig.flatten(1)
