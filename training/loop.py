@@ -53,7 +53,7 @@ class Trainer:
         for phase, module in zip(self.recipe.phases, self.modules, strict=True):
             if phase.is_due(self.state.step):
                 values |= self._run(phase, module, batch, carry)
-            if phase.scheduler is not None:
+            if phase.scheduler is not None and self.state.step >= phase.first_step:
                 phase.scheduler.step()
         self.state.step += 1
         self.state.images_seen += self.train.batch_size
@@ -64,7 +64,7 @@ class Trainer:
     def _run(self, phase: Phase, module: nn.Module, batch: Batch, carry: dict[str, Tensor]) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
         output = module(batch, carry)
-        values = self._agreed(phase, output.losses)
+        values = self._agreed(phase, {**output.losses, **output.figures})
         torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
         trained = [parameter for group in phase.optimizer.param_groups for parameter in group["params"]]
         norm = clip(trained, phase.max_grad_norm)
@@ -83,8 +83,14 @@ class Trainer:
             rank, term = int(wrong[0][0]), list(losses)[int(wrong[0][1])]
             where = f"loss/{phase.name}/{term} in step {self.state.step + 1} on rank {rank}"
             raise TrainingError(must(where, "be finite", float(everyone[rank, wrong[0][1]]), FIX_NON_FINITE))
-        means = everyone.mean(axis=0)
-        return {f"loss/{phase.name}/{term}": float(mean) for term, mean in zip(losses, means, strict=True)}
+        means = dict(zip(losses, everyone.mean(axis=0).tolist(), strict=True))
+        for term, limit in phase.limits.items():
+            if abs(means.get(term, 0.0)) > limit:
+                where = f"loss/{phase.name}/{term} in step {self.state.step + 1}"
+                rule = f"stay within {limit:g}: the critic has diverged"
+                fix = "Lower the learning rates, or raise the penalty; the last checkpoint is sound"
+                raise TrainingError(must(where, rule, f"{means[term]:.4g}", fix))
+        return {f"loss/{phase.name}/{term}": mean for term, mean in means.items()}
 
     def judged(self) -> dict[str, nn.Module]:
         """The networks to evaluate: the moving average, or else the networks themselves, put into eval mode."""

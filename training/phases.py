@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +27,8 @@ class PhaseOutput(NamedTuple):
     """Weighted scalars by the term's name; the phase minimises their sum."""
     carry: dict[str, Tensor]
     """What later phases of the same step need, detached."""
+    figures: dict[str, Tensor] = {}  # noqa: RUF012 - never written to
+    """Scalars to be seen beside the losses, detached; nothing minimises them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,12 +44,19 @@ class Phase:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
     every_n_steps: int = 1
-    """The phase runs in steps 0, n, 2n, ..."""
+    """The phase runs in its first step and every n-th after it."""
+    first_step: int = 0
+    """Before it the phase stands still, and its schedule with it."""
+    stop_step: int | None = None
+    """The phase runs before this step only; None: to the end."""
     max_grad_norm: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Of losses and figures, by name: beyond it, to either side, the training has diverged and stops."""
 
     def is_due(self, step: int) -> bool:
         """Whether the phase runs in ``step`` (counted from 0)."""
-        return step % self.every_n_steps == 0
+        since = step - self.first_step
+        return since >= 0 and (self.stop_step is None or step < self.stop_step) and since % self.every_n_steps == 0
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser and scheduler; the weights are saved with the networks."""

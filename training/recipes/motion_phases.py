@@ -117,7 +117,7 @@ class GeneratorPhase(nn.Module):
         if discriminator is None:
             return {}
         keypoints = wanted.detach()
-        with _Frozen(discriminator):
+        with Frozen(discriminator):
             judged: list[Judged] = discriminator(made, keypoints)
             with torch.no_grad():
                 real: list[Judged] = discriminator(driving, keypoints)
@@ -204,7 +204,7 @@ def discriminator_gan(made: Sequence[Tensor], real: Sequence[Tensor], losses: Lo
 
 
 @dataclass(slots=True)
-class _Frozen:
+class Frozen:
     """Gradients pass through the module and reach none of its weights."""
 
     module: nn.Module

@@ -1,0 +1,64 @@
+"""What can be set about training the style family; the meaning, unit and rule of each key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.errors import check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleTrainConfig:
+    """Losses and the rhythm of generator and critic. The weights are LWComicGAN's (table 1); 0 leaves a term out."""
+
+    gan: Literal["none", "wgan-gp", "lsgan"] = "wgan-gp"
+    """``wgan-gp``: Wasserstein with gradient penalty; ``lsgan``: least squares, as AnimeGAN and CycleGAN."""
+    adversarial: float = 350.0
+    content: float = 2.5
+    """Of the features of output and photo."""
+    texture: float = 12.5
+    """Of the Gram matrices of output and gray style picture."""
+    colour: float = 15.0
+    total_variation: float = 0.0
+    content_level: int = 4
+    """Which of the backbone's five levels content and texture are taken from, 1 the finest; VGG-19's fourth is
+    relu4_1, where the paper has conv4_4."""
+    penalty: float = 10.0
+    """Lambda of the gradient penalty."""
+    penalty_every_steps: int = 1
+    """The penalty is computed in every so-many-th step, and weighs so many times as much."""
+    critic_steps: int = 1
+    """Steps of the critic for each of the generator."""
+    gray_negative: float = 0.0
+    """Weight of the gray style picture as a wrong one for the critic (AnimeGAN: 1)."""
+    smooth_negative: float = 0.0
+    """Weight of the edge-smoothed style picture as a wrong one (CartoonGAN: 1, AnimeGAN: 0.1)."""
+    warm_up_steps: int = 0
+    """Steps at the beginning in which the generator learns the content alone."""
+    lr_warm_up: float = 1e-4
+    max_wasserstein: float = 1e3
+    """A critic whose estimate of the distance is above this has diverged: the training stops."""
+    max_penalty: float = 1e3
+    """Likewise of the weighed gradient penalty."""
+
+    def __post_init__(self) -> None:
+        weights = ("adversarial", "content", "texture", "colour", "total_variation", "penalty")
+        weights += ("gray_negative", "smooth_negative", "warm_up_steps")
+        judged = self.gan == "none" or self.adversarial > 0
+        check(
+            *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in weights),
+            *(
+                (getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more")
+                for key in ("penalty_every_steps", "critic_steps")
+            ),
+            (judged, "gan", self.gan, "be none where adversarial is 0"),
+            (1 <= self.content_level <= 5, "content_level", self.content_level, "lie in 1 to 5"),
+            (self.gan != "wgan-gp" or self.penalty > 0, "penalty", self.penalty, "be above 0 with gan: wgan-gp"),
+            (
+                min(self.lr_warm_up, self.max_wasserstein, self.max_penalty) > 0,
+                "lr_warm_up",
+                self.lr_warm_up,
+                "be above 0, like max_wasserstein and max_penalty",
+            ),
+        )
