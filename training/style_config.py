@@ -43,7 +43,7 @@ class StyleTrainConfig:
     """Likewise of the weighed gradient penalty."""
 
     def __post_init__(self) -> None:
-        weights = ("adversarial", "content", "texture", "colour", "total_variation", "penalty")
+        weights: tuple[str, ...] = ("adversarial", "content", "texture", "colour", "total_variation", "penalty")
         weights += ("gray_negative", "smooth_negative", "warm_up_steps")
         judged = self.gan == "none" or self.adversarial > 0
         check(

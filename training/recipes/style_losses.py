@@ -98,4 +98,5 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Ten
     scores = critic(between).mean((1, 2, 3)).sum()
     (slope,) = torch.autograd.grad(scores, between, create_graph=True)
     lengths = wide(slope).flatten(1).norm(dim=1)
-    return (lengths - 1).square().mean()
+    penalty: Tensor = (lengths - 1).square().mean()
+    return penalty
