@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -102,9 +103,10 @@ def _dvc(paths: Paths, arguments: Sequence[str], variables: Mapping[str, str]) -
     """Run DVC in a session of its own, so that an interrupt reaches it once, from here."""
     command = [sys.executable, "-m", "dvc", *arguments]
     environment = _environment(variables)
-    process = subprocess.Popen(
-        command, cwd=paths.root, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    with _heeded_interrupts():
+        process = subprocess.Popen(
+            command, cwd=paths.root, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
     root = psutil.Process(process.pid)
     try:
         return process.wait()
@@ -118,6 +120,20 @@ def _dvc(paths: Paths, arguments: Sequence[str], variables: Mapping[str, str]) -
     finally:
         end_tree(root)
         process.wait()
+
+
+@contextmanager
+def _heeded_interrupts() -> Iterator[None]:
+    """Let a child hear SIGINT although this process, as a shell's background job, was started deaf to it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -107,8 +107,15 @@ def test_the_outcome_names_what_was_made(project: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_lets_the_stage_end_and_leaves_nobody(project: Path, root: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "heard"),
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+    ids=["interrupt", "term", "term-in-the-background"],
+)
+def test_an_interrupt_lets_the_stage_end_and_leaves_nobody(
+    project: Path, root: Path, number: signal.Signals, heard: signal.Handlers
+) -> None:
+    """A shell's background jobs, and so these tests in one, start with SIGINT ignored: here it is as ``heard`` says."""
     stage = """
         import os, pathlib, subprocess, sys, time
         stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -137,7 +144,11 @@ def test_an_interrupt_lets_the_stage_end_and_leaves_nobody(project: Path, root: 
     """
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", textwrap.dedent(driver)]
-    process = subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        process = subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not (project / "started").exists():
         assert process.poll() is None
         psutil.cpu_percent(0.05)
