@@ -166,10 +166,10 @@ def _step(recipe: Any, pairs: Any) -> None:
     batch = recipe.prepare(pairs)
     carry: dict[str, Any] = {}
     for phase in recipe.phases:
-        losses, more = phase.module(batch, carry)
-        carry = {**carry, **more}
+        made = phase.module(batch, carry)
+        carry = {**carry, **made.carry}
         phase.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(made.losses.values())).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _time(seconds: float | None) -> str:

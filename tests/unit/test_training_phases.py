@@ -47,7 +47,7 @@ def test_all_terms_are_there_and_finite() -> None:
     made = recipe()
     batch = made.prepare(pairs(0, 1))
     generator, discriminator = made.phases
-    losses, carry = generator.module(batch, {})
+    losses, carry, *_ = generator.module(batch, {})
     assert set(losses) == GENERATOR_TERMS
     assert all(torch.isfinite(loss) and loss.ndim == 0 for loss in losses.values())
     assert set(carry) == {"prediction", "keypoints"}
@@ -60,7 +60,7 @@ def test_generator_phase_trains_its_own_networks_and_no_other() -> None:
     generator, discriminator = made.phases
     registered = {name.split(".")[0] for name, _ in generator.module.named_parameters()}
     assert registered == {"generator", "keypoint_detector"}
-    losses, _ = generator.module(made.prepare(pairs(0, 1)), {})
+    losses, _, *_ = generator.module(made.prepare(pairs(0, 1)), {})
     torch.stack(list(losses.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in generator.module.parameters())
     assert all(parameter.grad is None for parameter in discriminator.module.parameters())
@@ -71,7 +71,7 @@ def test_a_generator_without_gan_has_no_discriminator_phase() -> None:
     made = recipe(LossConfig(perceptual=(1.0,)))
     assert [phase.name for phase in made.phases] == ["generator"]
     before = {key: value.clone() for key, value in made.networks["discriminator"].state_dict().items()}
-    losses, _ = made.phases[0].module(made.prepare(pairs(0, 1)), {})
+    losses, _, *_ = made.phases[0].module(made.prepare(pairs(0, 1)), {})
     assert set(losses) == {"perceptual", "equivariance_value", "equivariance_jacobian"}
     after = made.networks["discriminator"].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -134,7 +134,7 @@ def test_frames_come_in_unit_range() -> None:
 def test_keypoints_reach_the_discriminator_where_it_sees_them() -> None:
     made = recipe(model={"discriminator_keypoints": True})
     batch = made.prepare(pairs(0, 1))
-    losses, carry = made.phases[0].module(batch, {})
+    losses, carry, *_ = made.phases[0].module(batch, {})
     assert torch.isfinite(losses["gan"])
     assert torch.isfinite(made.phases[1].module(batch, carry).losses["gan"])
 

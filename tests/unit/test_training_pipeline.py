@@ -16,6 +16,7 @@ import yaml
 
 from models.errors import CheckpointError, ClipError, EnvironmentProblem, ParamsError, TrainingError
 from models.motion.networks import build, debug_config
+from pipelines import estimate
 from pipelines import train as stage
 from pipelines.lineage import data_tags, git_tags
 from pipelines.params import (
@@ -169,6 +170,14 @@ def test_fine_tuning_from_an_exported_model(paths: Paths) -> None:
     run(paths, max_steps=5)  # the same name now leads to other weights
     again = run(paths, init_from=str(paths.trained("small")), max_steps=1)
     assert again.run_name != tuned.run_name
+
+
+def test_an_estimate_takes_a_real_step(paths: Paths) -> None:
+    (row,) = estimate.run(params(), paths, only="small")
+    assert row.seconds is not None
+    assert row.memory_bytes is not None
+    assert row.seconds > 0 < row.memory_bytes
+    assert "4 steps of 4" in row.how
 
 
 def test_any_checkpoint_is_fine_tuned_with_its_own_networks_in_one_command(paths: Paths, tmp_path: Path) -> None:

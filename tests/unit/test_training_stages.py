@@ -204,7 +204,7 @@ def test_every_preset_trains(preset: str) -> None:
     frames = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     batch, carry = recipe.prepare(kit.PairBatch(frames, frames.flip(0), np.arange(2))), dict[str, Tensor]()
     for phase in recipe.phases:
-        losses, more = phase.module(batch, carry)
+        losses, more, *_ = phase.module(batch, carry)
         torch.stack(list(losses.values())).sum().backward()
         carry.update(more)
         own = list(phase.module.parameters())
