@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
@@ -23,7 +24,7 @@ class Statistics(NamedTuple):
     """Biased, as ``mean``."""
 
 
-class SampleNorm(nn.Module):
+class SampleNorm(nn.Module, ABC):
     """Zero mean and unit variance in each sample, then a scale and a shift for each channel."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
@@ -34,9 +35,9 @@ class SampleNorm(nn.Module):
         self.given: Statistics | None = None
         """In place of the sample's own: those of the picture that a tile is part of."""
 
+    @abstractmethod
     def statistics(self, x: Tensor) -> Statistics:
         """Of samples (B, C, H, W), in at least 32 bits."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape and type."""
