@@ -22,7 +22,7 @@ from models.motion.config import MotionConfig
 from models.motion.dense_motion import DenseMotionNetwork
 from models.motion.generator import Generator
 from models.motion.keypoints import Keypoints
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.feed import PairBatch
 from training.optim import ADAM_EPS
 from training.recipes.motion import MotionRecipe
@@ -123,7 +123,7 @@ def _conv(narrow: NarrowConv2d) -> nn.Conv2d:
 class PublishedStep:
     """Takes the published training's steps with a recipe's networks."""
 
-    def __init__(self, recipe: MotionRecipe, train: TrainConfig) -> None:
+    def __init__(self, recipe: MotionRecipe, train: MotionTrainConfig) -> None:
         """Take over a recipe whose networks are `as_published`, before its first step."""
         self.recipe = recipe
         phase = recipe.phases[0]
@@ -147,7 +147,7 @@ class PublishedStep:
         return values
 
 
-def _published_phase(mine: GeneratorPhase, train: TrainConfig) -> PublishedGeneratorPhase:
+def _published_phase(mine: GeneratorPhase, train: MotionTrainConfig) -> PublishedGeneratorPhase:
     phase = PublishedGeneratorPhase(
         mine.generator,
         mine.keypoint_detector,

@@ -31,7 +31,7 @@ from models.catalog import MODELS
 from models.motion.config import MotionConfig
 from models.motion.networks import build, debug_config
 from models.perceptual import Vgg19
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.feed import PairBatch
 from training.loop import Trainer
 from training.recipes import motion
@@ -93,14 +93,14 @@ def random_vgg(*, narrow: int = 1) -> Vgg19:
     return Vgg19(state)
 
 
-def configurations(options: argparse.Namespace, variant: Variant) -> tuple[MotionConfig, TrainConfig]:
+def configurations(options: argparse.Namespace, variant: Variant) -> tuple[MotionConfig, MotionTrainConfig]:
     spec = MODELS[options.preset]
     model = debug_config(**spec.model) if options.debug else MotionConfig(**{**spec.model, "size_px": options.size})
     gan = options.gan or ("lsgan" if model.discriminator else "none")
     losses = {**spec.train.get("losses", {}), "gan": gan}
     train = {**spec.train, "perceptual_backbone": "vgg19", "losses": LossConfig(**losses)}
     small = {"perceptual_scales": (1.0, 0.5)} if options.debug else {}
-    return model, TrainConfig(**{**train, **small, "batch_size": options.batch, **variant.train})
+    return model, MotionTrainConfig(**{**train, **small, "batch_size": options.batch, **variant.train})
 
 
 def stepper(options: argparse.Namespace, name: str, device: torch.device) -> Trainer | Any:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.families import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +17,7 @@ class ModelSpec:
     Both are names, not imports: reading the catalogue costs nothing and needs no torch.
     """
 
+    family: Family
     build: str
     recipe: str
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -33,7 +37,16 @@ class PublishedSettings:
     train: Mapping[str, Any] = field(default_factory=dict)
 
 
-_MOTION: dict[str, Any] = {"build": "models.motion.networks:build", "recipe": "training.recipes.motion:build"}
+_MOTION: dict[str, Any] = {
+    "family": "motion",
+    "build": "models.motion.networks:build",
+    "recipe": "training.recipes.motion:build",
+}
+_STYLE: dict[str, Any] = {
+    "family": "style",
+    "build": "models.style.networks:build",
+    "recipe": "training.recipes.style:build",
+}
 _ARTICULATED: dict[str, Any] = {
     "motion": "articulated",
     "background": "affine",
@@ -91,6 +104,19 @@ MODELS: dict[str, ModelSpec] = {
         summary="CBAM and Multi-Scale Occlusion: FOMM with attention on the flow features, three occlusion maps",
     ),
 }
+
+
+MODELS |= {
+    "lwcomicgan": ModelSpec(
+        **_STYLE,
+        summary="LWComicGAN: photos into ink and comics by a light generator with LIN, WGAN-GP (2.8 M parameters)",
+    ),
+}
+
+
+def presets_of(family: Family) -> list[str]:
+    """The presets of one family, in the catalogue's order."""
+    return [name for name, spec in MODELS.items() if spec.family == family]
 
 
 def own_options(preset: str) -> PublishedSettings:

@@ -19,6 +19,8 @@ from pipelines.params import ExperimentConfig, Params
 from pipelines.sources import local_folder, shown_source, spec_of
 from pipelines.stage import Paths
 from preprocessing.config import DatasetConfig
+from training.config import MotionTrainConfig, TrainConfig
+from training.style_config import StyleTrainConfig
 
 PROBE_BATCH = 2
 STAGE_OVERHEAD_S = 8.0
@@ -51,11 +53,15 @@ def run(params: Params, paths: Paths, *, only: str | None = None) -> list[Estima
     experiments = params.experiments if only is None else {only: params.experiment(only)}
     probed: dict[Any, tuple[float, int, int] | str] = {}
     for name, experiment in experiments.items():
-        key = (experiment.preset, experiment.model, experiment.train.losses, experiment.train.perceptual_backbone)
+        key = (experiment.preset, experiment.model, _losses(experiment.train), experiment.train.perceptual_backbone)
         if key not in probed:
             probed[key] = _probe(experiment)
         rows.append(_experiment(name, _counted(experiment, paths), probed[key]))
     return rows
+
+
+def _losses(train: TrainConfig) -> Any:
+    return train.losses if isinstance(train, MotionTrainConfig | StyleTrainConfig) else None
 
 
 def _counted(experiment: ExperimentConfig, paths: Paths) -> ExperimentConfig:

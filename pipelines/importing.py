@@ -27,7 +27,7 @@ from models.motion.config import MotionConfig
 from pipelines.params import Params
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
 from training.checkpoint import CheckpointInfo, load_networks, write_checkpoint
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -169,18 +169,21 @@ def export_upstream(
         if path.exists():
             raise CheckpointError(must(str(path), "not exist yet", "a file", "Name another, or remove it"))
     networks, info = load_networks(_folder_of(model, params, paths), ema=not raw)
-    found = kind_of(info.model)
+    config = info.model
+    if not isinstance(config, MotionConfig):
+        raise CheckpointError(must(model, "be a motion model, for which there is a published layout", info.preset))
+    found = kind_of(config)
     if kind not in (None, found):
         raise CheckpointError(must(model, f"be of --kind {kind}", found, f"Leave --kind out, or give {found}"))
     states = {name: network.state_dict() for name, network in networks.items()}
-    if info.model.align_corners:
+    if config.align_corners:
         log.warning("%s warps by torch 1.2's convention (align_corners): run the published code on torch 1.2", model)
-    content = to_published(info.model, states, epoch=int(info.metrics.get(EPOCH, 0)))
+    content = to_published(config, states, epoch=int(info.metrics.get(EPOCH, 0)))
     file.parent.mkdir(parents=True, exist_ok=True)
     _save(content, file)
-    write_text(settings, yaml.safe_dump(to_settings(info.model), sort_keys=False))
+    write_text(settings, yaml.safe_dump(to_settings(config), sort_keys=False))
     counts = ", ".join(f"{name} ({len(content[name])})" for name in LAYOUTS[found].networks if name in content)
-    warps = " Run it with torch 1.2 or older: its warps are of that convention." if info.model.align_corners else ""
+    warps = " Run it with torch 1.2 or older: its warps are of that convention." if config.align_corners else ""
     return f"Wrote {file}: {counts}, and {settings.name}. The optimisers start afresh.{warps}"
 
 
@@ -191,7 +194,7 @@ def _write(name: str, imported: Imported, target: Path) -> CheckpointInfo:
         images_seen=0,
         preset=imported.preset,
         model=imported.config,
-        train=TrainConfig(),
+        train=MotionTrainConfig(),
         sha256="",
         metrics={} if report.epoch is None else {EPOCH: float(report.epoch)},
         experiment=name,

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options
+from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options, presets_of
 from models.errors import ParamsError, Problem
-from models.motion.config import MotionConfig
+from models.families import NETWORKS, Family
 from pipelines import params_papers
 from pipelines.layers import Layer, build, one_length
 from pipelines.params_papers import Paper, PaperFile, last, without
@@ -29,10 +29,11 @@ from pipelines.settings import (
     ExperimentConfig,
     MetricName,
     RegistrationConfig,
+    StylisationConfig,
     TrackingConfig,
 )
 from preprocessing.config import DatasetConfig, FetchConfig
-from training.config import TrainConfig
+from training.families import TRAININGS
 
 __all__ = [
     "AnimationConfig",
@@ -42,6 +43,7 @@ __all__ = [
     "MetricName",
     "Params",
     "RegistrationConfig",
+    "StylisationConfig",
     "TrackingConfig",
     "load",
     "parse",
@@ -54,14 +56,18 @@ SECTIONS = (
     "profiles",
     "datasets",
     "experiments",
+    "style_experiments",
     "animations",
+    "stylisations",
     "evaluation",
     "registration",
     "fetching",
     "tracking",
     "cluster",
 )
-PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train")
+PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train", "style")
+OF_AN_EXPERIMENT = ("preset", "dataset", "style_dataset", "published", "model")
+"""Its keys that are none of its training's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class Params:
     datasets: dict[str, DatasetConfig]
     experiments: dict[str, ExperimentConfig]
     animations: dict[str, AnimationConfig]
+    stylisations: dict[str, StylisationConfig]
     evaluation: EvaluationConfig
     registration: RegistrationConfig
     fetching: FetchConfig
@@ -103,6 +110,10 @@ class Params:
     def report_folders(self) -> dict[str, str]:
         """Name of a paper's data set or experiment -> where its reports are, below reports/."""
         return dict(entry for paper in self.papers.values() for entry in paper.folders())
+
+    def stylisation(self, name: str) -> StylisationConfig:
+        """The stylisation called ``name``."""
+        return _named(self.stylisations, "stylisations", name)
 
     def animation(self, name: str) -> AnimationConfig:
         """The animation called ``name``."""
@@ -158,12 +169,13 @@ class _Reader:
         chosen = self._mapping(f"profiles.{name}.datasets", profile.get("datasets"))
         self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
-        experiments = self._each("experiments", lambda key: self._experiment(key, f"profiles.{name}", profile))
+        experiments = self._experiments(f"profiles.{name}", profile)
         papers = {file.name: self._paper(file, f"profiles.{name}", profile) for file in self.papers}
         self.problems += params_papers.check_papers(
             self.papers, [*datasets], [*experiments]
         ) + params_papers.check_rows(papers)
-        animations = self._each("animations", self._animation)
+        animations = self._each("animations", lambda name: self._shown(AnimationConfig, "animations", name))
+        stylisations = self._each("stylisations", lambda name: self._shown(StylisationConfig, "stylisations", name))
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
             "registration": self._section(RegistrationConfig, "registration"),
@@ -173,7 +185,8 @@ class _Reader:
         }
         if self.problems:
             return None
-        main: dict[str, Any] = {"datasets": datasets, "experiments": experiments, "animations": animations}
+        main: dict[str, Any] = {"datasets": datasets, "experiments": experiments}
+        main |= {"animations": animations, "stylisations": stylisations}
         return Params(profile=name, papers=papers, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
@@ -201,10 +214,29 @@ class _Reader:
         spec = DATASETS[preset]
         return [(f"data set {preset}", {**spec.settings, "kind": spec.kind})]
 
-    def _experiment(self, name: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
-        path = f"experiments.{name}"
+    def _experiments(self, where: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all families: two sections, because the stages of a family are alike, and names of one kind."""
+        made: dict[str, Any] = {}
+        for section in ("experiments", "style_experiments"):
+            each = self._each(section, lambda name, path=section: self._experiment(f"{path}.{name}", where, profile))
+            self.problems += [
+                Problem(f"{section}.{name}", name, "have a name of its own; experiments has it")
+                for name in each
+                if name in made
+            ]
+            made |= each
+        return made
+
+    def _experiment(self, path: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
         published = self._mapping(f"{where}.published", profile.get("published"))
-        return self._trained([(path, self._mapping(path))], where, profile, published)
+        own = self._mapping(path)
+        made = self._trained([(path, own)], where, profile, published)
+        family: Family = "style" if path.startswith("style_") else "motion"
+        if made is not None and MODELS[made.preset].family != family:
+            known = ", ".join(presets_of(family))
+            self.problems.append(Problem(f"{path}.preset", made.preset, f"be one of {known} in this section"))
+            return None
+        return made
 
     def _trained(
         self, layers: list[Layer], where: str, profile: Mapping[str, Any], published: Mapping[str, Any]
@@ -215,21 +247,23 @@ class _Reader:
         if not isinstance(preset, str) or preset not in MODELS:
             self.problems.append(Problem(f"{path}.preset", preset, f"be one of {', '.join(MODELS)}"))
             preset = ""
-        known = isinstance(dataset, str) and dataset in self.layers
-        if not known:
-            self.problems.append(Problem(f"{path}.dataset", dataset, f"be one of {', '.join(self.layers)}"))
+        known = self._is_dataset(f"{path}.dataset", dataset)
         if preset not in MODELS or not known:
             return None
         spec, own = MODELS[preset], own_options(preset)
+        style = self._style_dataset(f"{path}.style_dataset", last(layers, "style_dataset"), spec)
+        at, described = (f"{where}.style", self._mapping(f"{where}.style", profile.get("style")))
+        if spec.family == "motion":
+            at, described = where, profile
         settings = self._published(f"{path}.published", chosen or published.get(dataset), spec)
         network = self._build(
-            MotionConfig,
+            NETWORKS[spec.family],
             [
                 (f"models.{preset}", spec.model),
                 (f"published settings for {preset}", settings.model),
                 (f"models.{preset}", own.model),
                 (f"datasets.{dataset}", {"size_px": last(self.layers[dataset], "size_px")}),
-                (f"{where}.model", self._mapping(f"{where}.model", profile.get("model"))),
+                (f"{at}.model", self._mapping(f"{at}.model", described.get("model"))),
                 *((f"{key}.model", self._mapping(f"{key}.model", layer.get("model"))) for key, layer in layers),
             ],
             f"{path}.model",
@@ -238,13 +272,26 @@ class _Reader:
             (f"models.{preset}", spec.train),
             (f"published settings for {preset}", settings.train),
             (f"models.{preset}", own.train),
-            (f"{where}.train", self._mapping(f"{where}.train", profile.get("train"))),
-            *((key, without(layer, "preset", "dataset", "published", "model")) for key, layer in layers),
+            (f"{at}.train", self._mapping(f"{at}.train", described.get("train"))),
+            *((key, without(layer, *OF_AN_EXPERIMENT)) for key, layer in layers),
         ]
-        train = self._build(TrainConfig, one_length(trained), path)
+        train = self._build(TRAININGS[spec.family], one_length(trained), path)
         if network is None or train is None:
             return None
-        return ExperimentConfig(preset=preset, dataset=dataset, model=network, train=train)
+        return ExperimentConfig(preset=preset, dataset=dataset, style_dataset=style, model=network, train=train)
+
+    def _is_dataset(self, key: str, name: Any) -> bool:
+        known = isinstance(name, str) and name in self.layers
+        if not known:
+            self.problems.append(Problem(key, name, f"be one of {', '.join(self.layers)}"))
+        return known
+
+    def _style_dataset(self, key: str, name: Any, spec: ModelSpec) -> str | None:
+        if spec.family == "style":
+            return str(name) if self._is_dataset(key, name) else None
+        if name is not None:
+            self.problems.append(Problem(key, name, "be null: this preset learns from one data set"))
+        return None
 
     def _paper(self, file: PaperFile, where: str, profile: Mapping[str, Any]) -> Paper:
         main = self._mapping(f"{where}.published", profile.get("published"))
@@ -259,21 +306,23 @@ class _Reader:
     def _published(self, key: str, name: Any, spec: ModelSpec) -> PublishedSettings:
         if name in (None, "none"):
             return PublishedSettings()
-        motion = spec.model.get("motion", "first-order")
-        known = [known for known, kinds in PUBLISHED.items() if motion in kinds]
+        kind = spec.model.get("motion", "first-order") if spec.family == "motion" else spec.model.get("layout", "")
+        known = [known for known, kinds in PUBLISHED.items() if kind in kinds]
         if not isinstance(name, str) or name not in known:
             self.problems.append(Problem(key, name, f"be none or one of {', '.join(known)} for this preset"))
             return PublishedSettings()
-        return PUBLISHED[name][motion]
+        return PUBLISHED[name][kind]
 
-    def _animation(self, name: str) -> AnimationConfig | None:
-        path = f"animations.{name}"
+    def _shown(self, cls: type[T], section: str, name: str) -> T | None:
+        """What the report shows of an experiment's model."""
+        path = f"{section}.{name}"
         own = self._mapping(path)
-        asked, experiments = own.get("experiment"), self._mapping("experiments")
+        asked = own.get("experiment")
+        experiments = self._mapping("experiments" if section == "animations" else "style_experiments")
         if not isinstance(asked, str) or asked not in experiments:
             known = ", ".join(experiments)
             self.problems.append(Problem(f"{path}.experiment", asked, f"be one of {known}"))
-        return self._build(AnimationConfig, [(path, own)], path)
+        return self._build(cls, [(path, own)], path)
 
     def _section(self, cls: type[T], path: str) -> T | None:
         return self._build(cls, [(path, self._mapping(path))], path)

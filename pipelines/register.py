@@ -186,7 +186,7 @@ def _judged_on(judged: Mapping[str, Any]) -> str:
 
 def _pretrained(train: TrainConfig) -> dict[str, str]:
     """Checksums of the pretrained files that the training has used."""
-    if not any(train.losses.perceptual):
+    if not train.needs_backbone():
         return {}
     own = Path(train.perceptual_weights) if train.perceptual_weights else VGG19_FILE
     path = lite0_file() if train.perceptual_backbone == "effnet-lite0" else own

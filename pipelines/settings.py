@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from models.errors import check
-from models.motion.config import MotionConfig
+from models.families import NetworkConfig
 from training.config import TrainConfig
 
 MetricName = Literal["l1", "akd", "akd-l2", "mkr", "aed", "aed-l2", "eid"]
@@ -124,15 +124,44 @@ class AnimationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StylisationConfig:
+    """One drawing of the report: a photo, a folder of photos, or a video."""
+
+    experiment: str
+    """Whose registered model is used."""
+    source: str
+    """A picture, a folder of pictures, or a video."""
+    strength: float = 1.0
+    """How much of the drawing is shown: 0 the photo, 1 the drawing, between them a blend."""
+    temporal: bool = False
+    """Keep a video steady: statistics and colours follow the movement instead of each frame alone."""
+    max_frames: int | None = 96
+    """Of a video; null: all."""
+
+    def __post_init__(self) -> None:
+        check(
+            (self.max_frames is None or self.max_frames >= 1, "max_frames", self.max_frames, "be 1 or more, or null"),
+            (0 <= self.strength <= 1, "strength", self.strength, "lie in 0 to 1"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentConfig:
     """One training, its network and its data."""
 
     preset: str
     """A name in the catalogue of models."""
     dataset: str
-    """A name in ``datasets``."""
-    model: MotionConfig
+    """A name in ``datasets``; in the style family it holds the photos."""
+    model: NetworkConfig
     train: TrainConfig
+    style_dataset: str | None = None
+    """A name in ``datasets``: the style pictures. Of the style family alone."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """All that it is trained on."""
+        return (self.dataset,) if self.style_dataset is None else (self.dataset, self.style_dataset)
 
 
 def params_sha256(experiment: ExperimentConfig) -> str:

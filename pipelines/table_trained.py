@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import CheckpointError
+from models.motion.config import MotionConfig
 from pipelines.settings import ExperimentConfig, params_sha256
+from training.config import MotionTrainConfig
 
 if TYPE_CHECKING:
     from training.checkpoint import CheckpointInfo
@@ -40,7 +42,8 @@ def difference(report: Mapping[str, Any], experiment: ExperimentConfig, trained:
     info = _manifest(report, trained)
     if info is None:
         return None if wanted is None else ("params_sha256", params_sha256(wanted), found)
-    described = in_steps(experiment, info.train.max_steps, info.train.avd.max_steps) or experiment
+    second_steps = info.train.avd.max_steps if isinstance(info.train, MotionTrainConfig) else None
+    described = in_steps(experiment, info.train.max_steps, second_steps) or experiment
     return next(_differing(described, info), None)
 
 
@@ -52,7 +55,7 @@ def in_steps(experiment: ExperimentConfig, steps: Any, avd_steps: Any) -> Experi
         steps: of the first stage, all of them; None: not told.
         avd_steps: of the second.
     """
-    train, avd = experiment.train, experiment.train.avd
+    train = experiment.train
     if train.max_epochs is not None:
         if not isinstance(steps, int):
             return None
@@ -60,10 +63,10 @@ def in_steps(experiment: ExperimentConfig, steps: Any, avd_steps: Any) -> Experi
         milestones = tuple(epoch * every for epoch in train.milestone_epochs)
         length = max(1, every * train.max_epochs)
         train = replace(train, max_steps=length, milestones=milestones, max_epochs=None, milestone_epochs=())
-    if avd.max_steps is None and avd.max_epochs is not None:
+    if isinstance(train, MotionTrainConfig) and train.avd.max_steps is None and train.avd.max_epochs is not None:
         if not isinstance(avd_steps, int):
             return None
-        train = replace(train, avd=replace(avd, max_steps=avd_steps))
+        train = replace(train, avd=replace(train.avd, max_steps=avd_steps))
     return replace(experiment, train=train)
 
 
@@ -84,7 +87,7 @@ def _differing(described: ExperimentConfig, info: CheckpointInfo) -> Iterator[Di
     skipped = set(OPERATIONAL)
     if described.train.perceptual_weights is None:  # the manifest names the file that was found
         skipped.add("perceptual_weights")
-    if not described.model.avd:
+    if isinstance(described.model, MotionConfig) and not described.model.avd:
         skipped.add("avd")
     for part, wanted, found in (("model", described.model, info.model), ("train", described.train, info.train)):
         wanted_leaves, found_leaves = dict(_leaves(asdict(wanted))), dict(_leaves(asdict(found)))

@@ -16,6 +16,8 @@ from pathlib import Path
 from models.catalog import MODELS
 from models.contracts import INDEX_NAME
 from models.errors import CheckpointError, TrackingError, TrainingError, must
+from models.families import NetworkConfig
+from models.motion.config import MotionConfig
 from models.perceptual import VGG19_FILE
 from pipelines.lineage import data_tags, git_tags
 from pipelines.params import ExperimentConfig, Params
@@ -26,9 +28,10 @@ from pipelines.train_display import display
 from pipelines.train_report import Backend, Made, TrainReport, losses_csv, make_report
 from pipelines.train_stages import in_steps, second_job
 from training.checkpoint import MANIFEST, CheckpointInfo, export_weights, file_sha256, read_info
-from training.config import TrainConfig
+from training.config import MotionTrainConfig, TrainConfig
 from training.feed import ShardReader
 from training.job import TrainJob, TrainResult
+from training.material import material_sha256
 from training.runfolder import RECORDS, SUMMARY, RunFolder, is_url
 from training.tracking.jsonl import read_metrics
 
@@ -84,13 +87,13 @@ def run(
     Raises:
         InkmotionError: the training can't start or go on, or was stopped before its end.
     """
-    shards = paths.shards(params.experiment(name).dataset)
-    reader = ShardReader(shards)
+    shards = [paths.shards(dataset) for dataset in params.experiment(name).datasets]
+    reader = ShardReader(shards[0])
     experiment = in_steps(params.experiment(name), reader)
     initial = _initial(init_from or experiment.train.init_from, params, paths)
     if init_from is not None:
         experiment = _tuned(experiment, init_from, initial)
-    data_sha256 = file_sha256(shards / INDEX_NAME)
+    data_sha256 = material_sha256(shards)
     run_name = resume or f"{name}-{run_hash(experiment, data_sha256, initial)}"
     location = _location(run_name, params, paths, must_exist=resume is not None)
     job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location, initial=initial)
@@ -140,11 +143,11 @@ def run_hash(experiment: ExperimentConfig, data_sha256: str, initial: str | None
 
     Args:
         experiment: in steps.
-        data_sha256: of the shards' index.
+        data_sha256: of the shards' indices.
         initial: folder or URL of the checkpoint that it starts from; an alias may name another one tomorrow.
     """
     train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
-    train.pop("avd")  # a run of its own, which goes on from this one
+    train.pop("avd", None)  # a run of its own, which goes on from this one
     facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
     if initial is not None and not is_url(initial):
         facts["initial"] = read_info(Path(initial)).sha256
@@ -207,13 +210,7 @@ def _job(
     initial: str | None,
 ) -> TrainJob:
     storage, spec = params.cluster.storage_path, MODELS[experiment.preset]
-    shards = ship(
-        paths.shards(experiment.dataset),
-        storage,
-        kind="shards",
-        name=f"{experiment.dataset}-{data_sha256[:HASH_LETTERS]}",
-        last=INDEX_NAME,
-    )
+    shards = [_shipped(paths.shards(dataset), storage) for dataset in experiment.datasets]
     return TrainJob(
         experiment=name,
         run_name=location.rstrip("/").rpartition("/")[2],
@@ -222,7 +219,8 @@ def _job(
         build=spec.build,
         model=experiment.model,
         train=_with_weights(experiment.train, paths, storage),
-        shards=shards,
+        shards=shards[0],
+        style_shards=shards[1] if len(shards) > 1 else None,
         run_folder=location,
         init_weights=initial,
         tags=_tags(experiment, paths, data_sha256),
@@ -231,9 +229,14 @@ def _job(
     )
 
 
+def _shipped(shards: Path, storage: str | None) -> str:
+    name = f"{shards.name}-{file_sha256(shards / INDEX_NAME)[:HASH_LETTERS]}"
+    return ship(shards, storage, kind="shards", name=name, last=INDEX_NAME)
+
+
 def _with_weights(train: TrainConfig, paths: Paths, storage: str | None) -> TrainConfig:
     """The backbone's file by a path that holds on every node; with storage behind a URL each node needs its own."""
-    if train.perceptual_backbone != "vgg19" or not any(train.losses.perceptual):
+    if train.perceptual_backbone != "vgg19" or not train.needs_backbone():
         return train
     path = Path(train.perceptual_weights) if train.perceptual_weights else paths.weights / VGG19_FILE.name
     place = str(path.resolve())
@@ -274,16 +277,33 @@ def _tuned(experiment: ExperimentConfig, init_from: str, initial: str | None) ->
     if initial is None or is_url(initial):
         fix = "Copy it here first, or set init_from and the model's options in params.yaml"
         raise CheckpointError(must("--init-from", "be a model version or a folder on this machine", init_from, fix))
-    info, own = read_info(Path(initial)), experiment.model
-    model = info.model
-    if model.size_px != own.size_px:
-        scale = min(1.0, model.scaled_px / own.size_px)
-        model = dataclasses.replace(model, size_px=own.size_px, scale_factor=scale)
-    if experiment.train.losses.gan != "none" and not model.discriminator:
-        wanted = {name: getattr(own, name) for name in model.__dataclass_fields__ if name.startswith("discriminator")}
-        model = dataclasses.replace(model, **wanted)
-    train = dataclasses.replace(experiment.train, init_from=init_from)
+    info, train = read_info(Path(initial)), dataclasses.replace(experiment.train, init_from=init_from)
+    family = MODELS[experiment.preset].family
+    if MODELS[info.preset].family != family:
+        fix = f"Name a model of the {family} family"
+        raise CheckpointError(must("--init-from", f"fit {experiment.preset}", info.preset, fix))
+    model = _at_size(info.model, experiment.model)
+    model = _with_discriminator(model, experiment)
     return dataclasses.replace(experiment, preset=info.preset, model=model, train=train)
+
+
+def _at_size(model: NetworkConfig, own: NetworkConfig) -> NetworkConfig:
+    """A checkpoint's networks for the experiment's size of frames."""
+    if model.size_px == own.size_px or not isinstance(model, MotionConfig):
+        return dataclasses.replace(model, size_px=own.size_px)
+    scale = min(1.0, model.scaled_px / own.size_px)
+    return dataclasses.replace(model, size_px=own.size_px, scale_factor=scale)
+
+
+def _with_discriminator(model: NetworkConfig, experiment: ExperimentConfig) -> NetworkConfig:
+    """A motion model's networks with the discriminator that the experiment's losses want."""
+    own, train = experiment.model, experiment.train
+    if not (isinstance(model, MotionConfig) and isinstance(own, MotionConfig) and isinstance(train, MotionTrainConfig)):
+        return model
+    if train.losses.gan == "none" or model.discriminator:
+        return model
+    wanted = {name: getattr(own, name) for name in model.__dataclass_fields__ if name.startswith("discriminator")}
+    return dataclasses.replace(model, **wanted)
 
 
 def _check_model(folder: RunFolder, job: TrainJob) -> None:
@@ -322,8 +342,9 @@ def _train(job: TrainJob, params: Params, backend: Backend) -> TrainResult:
 def _tags(experiment: ExperimentConfig, paths: Paths, data_sha256: str) -> dict[str, str]:
     return {
         **git_tags(paths.root),
-        **data_tags(paths.root, paths.shards(experiment.dataset)),
+        **data_tags(paths.root, *map(paths.shards, experiment.datasets)),
         "dataset": experiment.dataset,
+        **({"style_dataset": experiment.style_dataset} if experiment.style_dataset else {}),
         "data.index_sha256": data_sha256,
         "params_sha256": params_sha256(experiment),
     }

@@ -8,9 +8,10 @@ import json
 from dataclasses import asdict
 
 from models.contracts import ShardClip
+from models.motion.config import MotionConfig
 from pipelines.params import ExperimentConfig
 from training.checkpoint import CheckpointInfo
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.feed import FeedOptions, PairSequence, ShardReader
 from training.job import TrainJob
 
@@ -24,13 +25,16 @@ def in_steps(experiment: ExperimentConfig, reader: ShardReader) -> ExperimentCon
     An epoch has as many steps as there are whole batches of clips (or identities) times ``num_repeats``, 1 at least.
     """
     train, clips = experiment.train, reader.clips("train")
+    by_identity = isinstance(train, MotionTrainConfig) and train.id_sampling
     if train.max_epochs is not None:
-        every = steps_per_epoch(clips, train.batch_size, train.num_repeats, id_sampling=train.id_sampling)
+        every = steps_per_epoch(clips, train.batch_size, train.num_repeats, id_sampling=by_identity)
         milestones = tuple(epoch * every for epoch in train.milestone_epochs)
         train = dataclasses.replace(
             train, max_steps=train.max_epochs * every, milestones=milestones, max_epochs=None, milestone_epochs=()
         )
-    return dataclasses.replace(experiment, train=_avd_in_steps(train, clips))
+    if isinstance(train, MotionTrainConfig):
+        train = _avd_in_steps(train, clips)
+    return dataclasses.replace(experiment, train=train)
 
 
 def steps_per_epoch(clips: list[ShardClip], batch_size: int, num_repeats: int, *, id_sampling: bool) -> int:
@@ -39,7 +43,7 @@ def steps_per_epoch(clips: list[ShardClip], batch_size: int, num_repeats: int, *
     return max(1, PairSequence(clips, options).items_per_epoch // batch_size)
 
 
-def _avd_in_steps(train: TrainConfig, clips: list[ShardClip]) -> TrainConfig:
+def _avd_in_steps(train: MotionTrainConfig, clips: list[ShardClip]) -> MotionTrainConfig:
     avd = train.avd
     if avd.max_steps is not None or avd.max_epochs is None:
         return train
@@ -53,7 +57,10 @@ def is_avd_trained(info: CheckpointInfo) -> bool:
     An exported model has its second stage behind it; in a run's folder only the second stage's own checkpoints do,
     whose settings are those of `second_job`; imported ones come trained.
     """
-    train, avd = info.train, info.train.avd
+    train = info.train
+    if not isinstance(train, MotionTrainConfig):
+        return False
+    avd = train.avd
     if any(name.startswith("imported/") for name in info.metrics):
         return True
     is_second = (train.max_steps, train.batch_size, train.validate_every_steps) == (avd.max_steps, avd.batch_size, 0)
@@ -68,8 +75,11 @@ def second_job(first: TrainJob, checkpoint: str, reader: ShardReader) -> TrainJo
         checkpoint: its last one; the averaged weights are taken.
         reader: of the shards.
     """
-    avd, train = first.train.avd, first.train
-    if not first.model.avd or not avd.max_steps:
+    model, train = first.model, first.train
+    if not isinstance(model, MotionConfig) or not isinstance(train, MotionTrainConfig):
+        return None
+    avd = train.avd
+    if not model.avd or not avd.max_steps:
         return None
     every = steps_per_epoch(reader.clips("train"), avd.batch_size, avd.num_repeats, id_sampling=train.id_sampling)
     second = dataclasses.replace(

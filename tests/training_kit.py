@@ -26,7 +26,7 @@ from models.motion.config import MotionConfig
 from models.motion.networks import DEBUG
 from training.backends import local
 from training.checkpoint import info_from_json
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.feed import PairBatch
 from training.job import TrainJob, TrainResult
 from training.phases import Batch
@@ -71,7 +71,7 @@ def _frames(seed: int, num_frames: int) -> list[bytes]:
     return coded
 
 
-def train_config(**options: Any) -> TrainConfig:
+def train_config(**options: Any) -> MotionTrainConfig:
     """A training small enough for tests; ``options`` laid over it."""
     base: dict[str, Any] = {
         "batch_size": 4,
@@ -89,7 +89,7 @@ def train_config(**options: Any) -> TrainConfig:
         "picture_every_steps": 0,
         "feed_threads": 1,
     }
-    return TrainConfig(**{**base, **options})
+    return MotionTrainConfig(**{**base, **options})
 
 
 def job(shards: Path, run_folder: Path | str, *, model: dict[str, Any] | None = None, **train: Any) -> TrainJob:

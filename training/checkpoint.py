@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from models.catalog import MODELS
 from models.errors import CheckpointError, ParamsError, must
-from models.motion.config import MotionConfig
+from models.families import NETWORKS, NetworkConfig
 from training.config import TrainConfig
+from training.families import TRAININGS
 from training.job import load_callable
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class CheckpointInfo:
     step: int
     images_seen: int
     preset: str
-    model: MotionConfig
+    model: NetworkConfig
     train: TrainConfig
     sha256: str
     """Of weights.safetensors."""
@@ -117,12 +118,14 @@ def info_from_json(raw: Any, where: str) -> CheckpointInfo:
     if version != SCHEMA_VERSION:
         fix = "Use a checkpoint of this version of inkmotion"
         raise CheckpointError(must(where, f"have schema_version {SCHEMA_VERSION}", version, fix))
-    made = _from_json(CheckpointInfo, raw, where)
+    preset = raw.get("preset")
+    if not isinstance(preset, str) or preset not in MODELS:
+        raise CheckpointError(must(f"{where}: preset", f"be one of {', '.join(MODELS)}", preset))
+    family = MODELS[preset].family
+    made = _from_json(CheckpointInfo, raw, where, model=NETWORKS[family], train=TRAININGS[family])
     counts, texts = (made.step, made.images_seen), (made.sha256, made.experiment, made.data)
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not all(isinstance(t, str) for t in texts):
         raise CheckpointError(must(where, "hold whole numbers and texts", f"{counts} and {texts}"))
-    if made.preset not in MODELS:
-        raise CheckpointError(must(f"{where}: preset", f"be one of {', '.join(MODELS)}", made.preset))
     return made
 
 
@@ -242,11 +245,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _from_json(cls: type[T], raw: Any, where: str) -> T:
-    """A configuration dataclass out of JSON: lists become tuples, nested dicts nested dataclasses."""
+def _from_json(cls: type[T], raw: Any, where: str, **kinds: type) -> T:
+    """A configuration dataclass out of JSON: lists become tuples, nested dicts nested dataclasses.
+
+    ``kinds`` says of which class an entry is, where its annotation leaves a choice.
+    """
     if not isinstance(raw, Mapping):
         raise CheckpointError(must(where, "be a mapping", type(raw).__name__))
-    hints, names = get_type_hints(cls), [entry.name for entry in fields(cls)]  # type: ignore[arg-type]
+    hints, names = get_type_hints(cls) | kinds, [entry.name for entry in fields(cls)]  # type: ignore[arg-type]
     unknown = sorted(set(raw) - set(names))
     if unknown:
         raise CheckpointError(must(where, f"hold only {', '.join(names)}", ", ".join(map(str, unknown))))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from models.errors import check
+
+Rule = tuple[bool, str, Any, str]
+"""Whether it is kept, the key, its value, and what it must."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +121,18 @@ class AvdConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """One training. Sizes are counts of samples (pairs of frames) unless the name says otherwise."""
+class TrainConfig(ABC):
+    """What every training has, whichever family it is of. Sizes are counts of samples unless the name says otherwise.
+
+    A sample is a pair of frames in the motion family, a photo and a style picture in the style family.
+    """
 
     seed: int = 0
     batch_size: int = 32
     """Global: over all workers."""
     max_steps: int = 100_000
     max_epochs: int | None = None
-    """In place of ``max_steps``: an epoch visits every clip (or identity) ``num_repeats`` times."""
+    """In place of ``max_steps``: an epoch visits every clip (or identity, or photo) ``num_repeats`` times."""
     num_workers: int | None = None
     """Processes; null: one per GPU, or 1 without a GPU."""
     num_threads: int | None = None
@@ -136,15 +143,12 @@ class TrainConfig:
     deterministic: bool = True
     """Reduce gradients in rank order, so that any number of workers resumes bit for bit."""
     num_repeats: int = 1
-    """How often an epoch visits each clip (or identity)."""
-    id_sampling: bool = False
-    """An epoch visits identities, and draws one of the identity's clips each time."""
+    """How often an epoch visits each clip (or identity, or photo)."""
     flip_horizontal: bool = True
-    flip_time: bool = True
     lr_generator: float = 2e-4
     """A rate of 0 leaves a network's weights as they are; the statistics of its batch normalisation still move."""
-    lr_keypoint_detector: float = 2e-4
     lr_discriminator: float = 2e-4
+    """Of the discriminator, or critic."""
     adam_betas: tuple[float, float] = (0.5, 0.999)
     milestones: tuple[int, ...] = ()
     """Steps at which every learning rate is multiplied by ``gamma``."""
@@ -158,11 +162,7 @@ class TrainConfig:
     perceptual_backbone: Literal["effnet-lite0", "vgg19"] = "effnet-lite0"
     perceptual_weights: str | None = None
     """Path of torchvision's VGG-19 file; null: the project's weights folder."""
-    perceptual_scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
-    losses: LossConfig = field(default_factory=LossConfig)
-    transform: TransformConfig = field(default_factory=TransformConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    avd: AvdConfig = field(default_factory=AvdConfig)
     channels_last: bool | None = None
     """Memory order of images and weights; null: where it is faster (on GPUs, and on CPUs in bf16)."""
     compile: bool = False
@@ -175,9 +175,8 @@ class TrainConfig:
     """Checkpoints kept beside the best one and the final one."""
     validate_every_steps: int = 1_000
     """0: never; then the last checkpoint counts as the best."""
-    num_validation_pairs: int = 64
     early_stop_patience: int | None = None
-    """Validations without a better L1 after which the training ends with a final checkpoint; null: never."""
+    """Validations without a better figure after which the training ends with a final checkpoint; null: never."""
     picture_every_steps: int = 1_000
     """0: none."""
     max_failures: int = 3
@@ -189,6 +188,13 @@ class TrainConfig:
     prefetch_batches: int = 4
 
     def __post_init__(self) -> None:
+        check(*self._rules())
+
+    @abstractmethod
+    def needs_backbone(self) -> bool:
+        """Whether a loss rests on the perceptual backbone."""
+
+    def _rules(self) -> list[Rule]:
         at_least_one: tuple[str, ...] = (
             "batch_size",
             "max_steps",
@@ -196,11 +202,11 @@ class TrainConfig:
             "log_every_steps",
             "checkpoint_every_steps",
         )
-        at_least_one += ("keep_last", "num_validation_pairs", "feed_threads", "prefetch_batches")
+        at_least_one += ("keep_last", "feed_threads", "prefetch_batches")
         not_negative: tuple[str, ...] = ("validate_every_steps", "picture_every_steps", "ema_decay")
-        not_negative += ("lr_generator", "lr_keypoint_detector", "lr_discriminator")
+        not_negative += ("lr_generator", "lr_discriminator")
         workers, epochs = 1 if self.num_workers is None else self.num_workers, self.max_epochs is not None
-        check(
+        return [
             *((getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more") for key in at_least_one),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
             (self.gamma > 0, "gamma", self.gamma, "be above 0"),
@@ -237,12 +243,6 @@ class TrainConfig:
                 f"be divisible by num_workers ({workers})",
             ),
             (
-                not (self.avd.max_steps or self.avd.max_epochs) or self.avd.batch_size % max(workers, 1) == 0,
-                "avd.batch_size",
-                self.avd.batch_size,
-                f"be divisible by num_workers ({workers})",
-            ),
-            (
                 self.early_stop_patience is None or self.validate_every_steps > 0,
                 "early_stop_patience",
                 self.early_stop_patience,
@@ -257,12 +257,6 @@ class TrainConfig:
             ),
             (self.max_failures >= -1, "max_failures", self.max_failures, "be -1 or more"),
             (
-                all(0 < scale <= 1 for scale in self.perceptual_scales),
-                "perceptual_scales",
-                self.perceptual_scales,
-                "each lie in (0, 1]",
-            ),
-            (
                 len(self.adam_betas) == 2 and all(0 <= beta < 1 for beta in self.adam_betas),
                 "adam_betas",
                 self.adam_betas,
@@ -274,4 +268,43 @@ class TrainConfig:
                 self.early_stop_patience,
                 "be 1 or more, or null",
             ),
-        )
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionTrainConfig(TrainConfig):
+    """One training of the motion family, whose samples are pairs of frames."""
+
+    id_sampling: bool = False
+    """An epoch visits identities, and draws one of the identity's clips each time."""
+    flip_time: bool = True
+    lr_keypoint_detector: float = 2e-4
+    perceptual_scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    losses: LossConfig = field(default_factory=LossConfig)
+    transform: TransformConfig = field(default_factory=TransformConfig)
+    avd: AvdConfig = field(default_factory=AvdConfig)
+    num_validation_pairs: int = 64
+
+    def needs_backbone(self) -> bool:
+        """Whether the perceptual loss weighs anything."""
+        return any(self.losses.perceptual) and bool(self.perceptual_scales)
+
+    def _rules(self) -> list[Rule]:
+        workers = 1 if self.num_workers is None else self.num_workers
+        return [
+            *TrainConfig._rules(self),
+            (self.num_validation_pairs >= 1, "num_validation_pairs", self.num_validation_pairs, "be 1 or more"),
+            (self.lr_keypoint_detector >= 0, "lr_keypoint_detector", self.lr_keypoint_detector, "be 0 or more"),
+            (
+                not (self.avd.max_steps or self.avd.max_epochs) or self.avd.batch_size % max(workers, 1) == 0,
+                "avd.batch_size",
+                self.avd.batch_size,
+                f"be divisible by num_workers ({workers})",
+            ),
+            (
+                all(0 < scale <= 1 for scale in self.perceptual_scales),
+                "perceptual_scales",
+                self.perceptual_scales,
+                "each lie in (0, 1]",
+            ),
+        ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.errors import TrainingError, must
-from models.motion.config import MotionConfig
+from models.families import NetworkConfig
 from training.config import TrainConfig
 
 
@@ -25,10 +25,12 @@ class TrainJob:
     """``module:function`` that gives the phases."""
     build: str
     """``module:function`` that gives the networks."""
-    model: MotionConfig
+    model: NetworkConfig
     train: TrainConfig
     shards: str
     """Folder or URL of the shards."""
+    style_shards: str | None = None
+    """Likewise of the style pictures, in the style family."""
     run_folder: str
     """Folder or URL for checkpoints, records and pictures; every worker must reach it."""
     init_weights: str | None = None

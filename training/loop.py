@@ -22,7 +22,6 @@ from training.optim import clip
 from training.phases import Batch, Phase, Recipe, distribute
 from training.progress import Progress, memory_mb
 from training.state import TrainState
-from training.validation import L1
 from training.world import World
 
 STEP_TIMES_KEPT = 2_000
@@ -135,6 +134,8 @@ class Outside:
     """Write a checkpoint of the present step (called on rank 0)."""
     validate: Callable[[Mapping[str, nn.Module]], dict[str, float]] | None = None
     """Judge networks; a collective."""
+    judged_by: str = ""
+    """The figure of ``validate`` that says which checkpoint is the best; lower is better."""
     journal: Journal | None = None
     """Rank 0's."""
     stop: Callable[[], bool] = lambda: False
@@ -237,9 +238,9 @@ class Loop:
         judged = validate(self.trainer.judged())
         self.trainer.resume_training_mode()
         values |= judged
-        if L1 not in judged:
+        if self.outside.judged_by not in judged:
             return False
-        best, patience = self.state.judge(judged[L1]), self.train.early_stop_patience
+        best, patience = self.state.judge(judged[self.outside.judged_by]), self.train.early_stop_patience
         self.state.stopped_early = patience is not None and self.state.validations_since_best >= patience
         return best
 

@@ -83,19 +83,6 @@ class Recipe(Protocol):
         """Bring a batch of frames to the device and draw what the step needs, keyed by the samples' numbers."""
         ...
 
-    def reconstruct(self, networks: Mapping[str, nn.Module], source: Tensor, driving: Tensor) -> Tensor:
-        """Make ``driving`` from ``source`` and its motion, as at inference.
-
-        Args:
-            networks: the averaged networks, in eval mode.
-            source: uint8, (B, 3, H, W), on any device.
-            driving: likewise.
-
-        Returns:
-            Frames in [0, 1], (B, 3, H, W).
-        """
-        ...
-
     def pictures(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> dict[str, np.ndarray]:
         """Named grids to look at, each uint8, (H, W, 3)."""
         ...

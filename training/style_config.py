@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from models.errors import check
+from training.config import Rule, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StyleTrainConfig:
+class StyleLossConfig:
     """Losses and the rhythm of generator and critic. The weights are LWComicGAN's (table 1); 0 leaves a term out."""
 
     gan: Literal["none", "wgan-gp", "lsgan"] = "wgan-gp"
@@ -62,3 +63,31 @@ class StyleTrainConfig:
                 "be above 0, like max_wasserstein and max_penalty",
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleTrainConfig(TrainConfig):
+    """One training of the style family, whose samples are a photo and a style picture that are no pair."""
+
+    losses: StyleLossConfig = field(default_factory=StyleLossConfig)
+    crop: tuple[float, float] = (1.0, 1.0)
+    """A square is cut at a random place out of each picture: its side as a share of the picture's is drawn between
+    these, and it is resized to the networks' size. (1, 1): the whole picture."""
+    num_validation_photos: int = 32
+    """Of the test split, stylised and judged by their KID to the style pictures of the training."""
+
+    def needs_backbone(self) -> bool:
+        """Whether content or texture weigh anything."""
+        return bool(self.losses.content or self.losses.texture)
+
+    def _rules(self) -> list[Rule]:
+        return [
+            *TrainConfig._rules(self),
+            (
+                len(self.crop) == 2 and 0 < self.crop[0] <= self.crop[1] <= 1,
+                "crop",
+                self.crop,
+                "be two shares in (0, 1], the smaller first",
+            ),
+            (self.num_validation_photos >= 2, "num_validation_photos", self.num_validation_photos, "be 2 or more"),
+        ]

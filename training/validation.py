@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.contracts import ShardClip
 from training.feed import ShardReader
@@ -33,10 +34,29 @@ def fixed_pairs(clips: list[ShardClip], num_pairs: int) -> list[tuple[ShardClip,
     return pairs
 
 
+class Reconstructs(Recipe, Protocol):
+    """The recipe of a model that makes one frame of a pair out of the other."""
+
+    def reconstruct(self, networks: Mapping[str, nn.Module], source: Tensor, driving: Tensor) -> Tensor:
+        """Make ``driving`` from ``source`` and its motion, as at inference.
+
+        Args:
+            networks: the averaged networks, in eval mode.
+            source: uint8, (B, 3, H, W), on any device.
+            driving: likewise.
+
+        Returns:
+            Frames in [0, 1], (B, 3, H, W).
+        """
+        ...
+
+
 class Validation:
     """L1 of reconstructions, shared among the ranks."""
 
-    def __init__(self, reader: ShardReader, recipe: Recipe, world: World, *, num_pairs: int) -> None:
+    judged_by = L1
+
+    def __init__(self, reader: ShardReader, recipe: Reconstructs, world: World, *, num_pairs: int) -> None:
         """Read this rank's share of the pairs; they stay in memory, as bytes."""
         self.recipe, self.world = recipe, world
         pairs = fixed_pairs(reader.clips("test"), num_pairs)

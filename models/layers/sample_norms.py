@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from models.layers.names import SampleNormName
 from models.layers.precision import full_precision, wide
-
-SampleNormName = Literal["instance", "layer", "lin"]
 
 
 class Statistics(NamedTuple):

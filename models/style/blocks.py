@@ -7,7 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.sample_norms import NORMS, SampleNormName
+from models.layers.names import SampleNormName
+from models.layers.sample_norms import NORMS
 
 LEAK = 0.2
 Activation = Literal["leaky", "relu", "none"]

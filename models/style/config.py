@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.errors import check
-from models.layers.sample_norms import SampleNormName
+from models.layers.names import SampleNormName
 
 Layout = Literal["lwcomicgan", "animegan", "animeganv2", "cartoongan", "cyclegan"]
 

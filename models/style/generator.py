@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import ShapeError, must
-from models.layers.sample_norms import SampleNormName
+from models.layers.names import SampleNormName
 from models.style.blocks import Conv, Down, Inverted, Residual, Separable, Up, reflected
 from models.style.config import Layout, StyleConfig
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.motion.generator import Generated
 from models.motion.keypoints import Keypoints
 from models.perceptual import Vgg19
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.feed import PairBatch
 from training.loop import Trainer
 from training.phases import Batch
@@ -22,7 +22,7 @@ from training.recipes import motion
 from training.world import World
 
 FIELDS = {"value": "shift", "jacobian": "affine", "covariance": "covar"}
-TRAIN = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25))
+TRAIN = MotionTrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25))
 LOSSES = {
     "loss/generator/perceptual": "perceptual",
     "loss/generator/equivariance_value": "equivariance_shift",

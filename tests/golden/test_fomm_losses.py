@@ -15,7 +15,7 @@ from models.importers import fomm
 from models.motion.config import MotionConfig
 from models.motion.networks import build
 from models.perceptual import Vgg19
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.feed import PairBatch
 from training.loop import Trainer
 from training.phases import Batch
@@ -50,7 +50,7 @@ MODEL = MotionConfig(
     discriminator_expansion=8,
     discriminator_max_features=32,
 )
-TRAIN = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25), losses=LossConfig(gan="lsgan"))
+TRAIN = MotionTrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5, 0.25), losses=LossConfig(gan="lsgan"))
 LR = 2e-4
 
 

@@ -29,7 +29,7 @@ from pipelines.stage import Paths, as_json
 from preprocessing.shards import encode_frames, write_shard
 from preprocessing.video import read_frames
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 
 SIZE_PX = 96
 CLIPS = {"woman-0": "test", "woman-1": "test", "man-0": "unseen"}
@@ -85,7 +85,9 @@ def make_model(folder: Path, *, preset: str = "fomm", camera: float = 0.0, **opt
         if camera:
             networks["background_predictor"].fc.bias[2] = camera  # type: ignore[union-attr,index]
     average = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
-    info = CheckpointInfo(step=5, images_seen=40, preset=preset, model=config, train=TrainConfig(seed=3), sha256="")
+    info = CheckpointInfo(
+        step=5, images_seen=40, preset=preset, model=config, train=MotionTrainConfig(seed=3), sha256=""
+    )
     folder.mkdir(parents=True)
     write_checkpoint(folder, info, tensors_of(networks, average), None)
 

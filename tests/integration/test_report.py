@@ -26,7 +26,7 @@ from pipelines.stage import Paths
 from preprocessing.shards import encode_frames, write_shard
 from preprocessing.video import write_gif, write_video
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 
 SIZE = 32
 
@@ -60,7 +60,13 @@ def make_model(folder: Path, data: str) -> None:
     networks = build(debug_config())
     average = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
     info = CheckpointInfo(
-        step=5, images_seen=40, preset="fomm", model=debug_config(), train=TrainConfig(seed=3), sha256="", data=data
+        step=5,
+        images_seen=40,
+        preset="fomm",
+        model=debug_config(),
+        train=MotionTrainConfig(seed=3),
+        sha256="",
+        data=data,
     )
     folder.mkdir(parents=True)
     write_checkpoint(folder, info, tensors_of(networks, average), None)

@@ -14,7 +14,7 @@ import torch
 from motion_kit import SIZE, Exported
 from torch import Tensor, nn
 
-from models.catalog import MODELS
+from models.catalog import presets_of
 from models.errors import CheckpointError
 from models.export import export_motion
 from models.motion.generator import EncodedSource
@@ -22,7 +22,9 @@ from models.motion.keypoints import Keypoints
 
 Arrays = dict[str, np.ndarray]
 QUICK = ("fomm", "articulated")
-PRESETS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*MODELS, "mixed")]
+PRESETS = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*presets_of("motion"), "mixed")
+]
 
 
 PARTS = ("keypoint", "encoded", "prediction", "avd")

@@ -13,10 +13,12 @@ import yaml
 
 from models import errors
 from models.motion.config import MotionConfig
+from models.style.config import StyleConfig
 from pipelines import params
 from preprocessing.config import DatasetConfig, FetchConfig
 from preprocessing.datasets.catalog import dataset_spec
-from training.config import LossConfig, TrainConfig, TransformConfig
+from training.config import LossConfig, MotionTrainConfig, TransformConfig
+from training.style_config import StyleLossConfig, StyleTrainConfig
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_the_projects_own_file_is_valid_in_both_profiles(raw: dict[str, Any]) ->
 
 def test_precedence_preset_profile_experiment(raw: dict[str, Any]) -> None:
     raw["profiles"]["sample"]["train"]["seed"] = None
-    assert params.parse(raw).experiment("fomm-faces").train.seed == TrainConfig().seed
+    assert params.parse(raw).experiment("fomm-faces").train.seed == MotionTrainConfig().seed
     raw["profiles"]["sample"]["train"]["seed"] = 5
     raw["experiments"]["fomm-faces"]["seed"] = None
     assert params.parse(raw).experiment("fomm-faces").train.seed == 5
@@ -132,13 +134,20 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
     def names(cls: Any) -> set[str]:
         return {entry.name for entry in dataclasses.fields(cls)}
 
-    train, model = names(TrainConfig), names(MotionConfig) - {"size_px"}
+    train, model = names(MotionTrainConfig), names(MotionConfig) - {"size_px"}
     for name, experiment in raw["experiments"].items():
         assert set(experiment) == train | {"preset", "dataset", "published", "model"}, name
         assert set(experiment["model"]) == model, name
         assert set(experiment["losses"]) == names(LossConfig), name
         assert set(experiment["transform"]) == names(TransformConfig), name
+    style_train, style_model = names(StyleTrainConfig), names(StyleConfig)
+    for name, experiment in raw["style_experiments"].items():
+        assert set(experiment) == style_train | {"preset", "dataset", "style_dataset", "published", "model"}, name
+        assert set(experiment["model"]) == style_model, name
+        assert set(experiment["losses"]) == names(StyleLossConfig), name
     for name, profile in raw["profiles"].items():
+        assert set(profile["style"]["train"]) == style_train, name
+        assert set(profile["style"]["model"]) == style_model, name
         assert set(profile["train"]) == train, name
         assert set(profile["model"]) == model, name
         assert set(profile["datasets"]) == set(raw["datasets"]), name
@@ -147,6 +156,8 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
         assert set(dataset) == names(DatasetConfig) | {"watch"}, name
     for name, animation in raw["animations"].items():
         assert set(animation) == names(params.AnimationConfig), name
+    for name, stylisation in raw["stylisations"].items():
+        assert set(stylisation) == names(params.StylisationConfig), name
     sections = {
         "evaluation": params.EvaluationConfig,
         "registration": params.RegistrationConfig,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from models.catalog import MODELS, PUBLISHED
+from models.catalog import MODELS, PUBLISHED, presets_of
 from models.errors import ParamsError
 from models.motion.config import MotionConfig
 from pipelines import params
@@ -98,7 +98,7 @@ def test_a_variant_takes_its_bases_published_settings(raw: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("preset", MODELS)
+@pytest.mark.parametrize("preset", presets_of("motion"))
 def test_every_preset_takes_the_settings_of_its_kind(name: str, preset: str) -> None:
     spec = MODELS[preset]
     settings = PUBLISHED[name].get(spec.model.get("motion", "first-order"))

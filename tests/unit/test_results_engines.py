@@ -20,7 +20,7 @@ from pipelines.registry import Store, Version
 from pipelines.served.motion import Motion
 from pipelines.stage import Paths
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
-from training.config import AvdConfig, TrainConfig
+from training.config import AvdConfig, MotionTrainConfig
 
 SIZE = 32
 
@@ -165,7 +165,9 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
     average = {
         f"{name}.{key}": value * 0.5 for name, net in networks.items() for key, value in net.state_dict().items()
     }
-    info = CheckpointInfo(step=3, images_seen=24, preset="fomm", model=debug_config(), train=TrainConfig(), sha256="")
+    info = CheckpointInfo(
+        step=3, images_seen=24, preset="fomm", model=debug_config(), train=MotionTrainConfig(), sha256=""
+    )
     write_checkpoint(tmp_path, info, tensors_of(networks, average), None)
     loaded, read = from_checkpoint(tmp_path, device="cpu")
     assert (read.step, loaded.size_px) == (3, SIZE)
@@ -179,7 +181,7 @@ def test_a_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
 def test_a_checkpoint_of_regions_gives_all_its_networks(tmp_path: Path) -> None:
     config = debug_config(**REGIONS, background="affine", discriminator=False)
     networks = build(config)
-    train = TrainConfig(avd=AvdConfig(max_steps=5))
+    train = MotionTrainConfig(avd=AvdConfig(max_steps=5))
     info = CheckpointInfo(step=3, images_seen=24, preset="articulated", model=config, train=train, sha256="")
     write_checkpoint(tmp_path, info, tensors_of(networks), None)
     loaded, _ = from_checkpoint(tmp_path, device="cpu")
@@ -191,7 +193,9 @@ def test_a_checkpoint_of_regions_gives_all_its_networks(tmp_path: Path) -> None:
 def test_avd_networks_that_no_second_stage_has_trained_are_left_out(tmp_path: Path) -> None:
     config = debug_config(**REGIONS, discriminator=False)
     networks = build(config)
-    info = CheckpointInfo(step=3, images_seen=24, preset="articulated", model=config, train=TrainConfig(), sha256="")
+    info = CheckpointInfo(
+        step=3, images_seen=24, preset="articulated", model=config, train=MotionTrainConfig(), sha256=""
+    )
     for name, metrics, trained in (("own", {}, False), ("imported", {"imported/epoch": 99.0}, True)):
         (tmp_path / name).mkdir()
         write_checkpoint(tmp_path / name, replace(info, metrics=metrics), tensors_of(networks), None)

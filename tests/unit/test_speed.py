@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.catalog import MODELS
+from models.catalog import MODELS, presets_of
 from models.fold import folded
 from models.layers.attention import ChannelAttention
 from models.layers.blocks import ENOUGH_PIXELS, BatchNorm2d, NarrowConv2d, ResidualBlock, UpBlock, doubling_kernel
@@ -20,7 +20,7 @@ from models.motion.config import MotionConfig
 from models.motion.generator import Generator
 from models.motion.keypoints import Detector
 from models.motion.networks import build, debug_config
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.optim import adam
 from training.speed import KEPT_MEMORY, Speed, chosen, keep_memory, prepare_networks
 
@@ -98,7 +98,7 @@ def test_a_narrow_convolution_is_a_convolution() -> None:
 # -- folding ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", list(MODELS))
+@pytest.mark.parametrize("preset", presets_of("motion"))
 def test_folded_networks_give_the_same(preset: str) -> None:
     torch.manual_seed(1)
     config = debug_config(**MODELS[preset].model, size_px=64)
@@ -184,10 +184,10 @@ def test_fused_adam_is_adam() -> None:
 
 
 def test_what_is_left_open_follows_device_and_precision() -> None:
-    assert chosen(TrainConfig(), CPU) == Speed(fused_optimizer=True)
-    assert chosen(TrainConfig(precision="bf16"), CPU) == Speed(channels_last=True, fused_optimizer=True)
-    assert chosen(TrainConfig(), GPU) == Speed(channels_last=True, fused_optimizer=True)
-    said = TrainConfig(precision="bf16", channels_last=False, fused_optimizer=False, compile=True)
+    assert chosen(MotionTrainConfig(), CPU) == Speed(fused_optimizer=True)
+    assert chosen(MotionTrainConfig(precision="bf16"), CPU) == Speed(channels_last=True, fused_optimizer=True)
+    assert chosen(MotionTrainConfig(), GPU) == Speed(channels_last=True, fused_optimizer=True)
+    said = MotionTrainConfig(precision="bf16", channels_last=False, fused_optimizer=False, compile=True)
     assert chosen(said, GPU) == Speed(compile=True)
 
 

@@ -27,12 +27,12 @@ from training.checkpoint import (
     tensors_of,
     write_checkpoint,
 )
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.ema import MovingAverage
 from training.state import TrainState
 
 MODEL = debug_config(discriminator_scales=(1.0, 0.5))
-TRAIN = TrainConfig(milestones=(3, 5), losses=LossConfig(pixel=2.0, perceptual=(1.0,)), adam_betas=(0.4, 0.9))
+TRAIN = MotionTrainConfig(milestones=(3, 5), losses=LossConfig(pixel=2.0, perceptual=(1.0,)), adam_betas=(0.4, 0.9))
 
 
 def networks(seed: int = 0) -> dict[str, nn.Module]:

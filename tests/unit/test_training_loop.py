@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ClipError, TrainingError
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.feed import PairBatch
 from training.loop import Loop, Outside, Trainer
 from training.optim import adam
@@ -91,12 +91,12 @@ def batches(*numbers: float, forever: bool = True) -> Iterator[PairBatch]:
         yield PairBatch(nothing, nothing, np.array([1.0]))
 
 
-def config(**options: Any) -> TrainConfig:
+def config(**options: Any) -> MotionTrainConfig:
     base = {"batch_size": 2, "max_steps": 6, "log_every_steps": 3, "checkpoint_every_steps": 4, "ema_decay": 0.5}
-    return TrainConfig(**{**base, "picture_every_steps": 0, "validate_every_steps": 0, **options})
+    return MotionTrainConfig(**{**base, "picture_every_steps": 0, "validate_every_steps": 0, **options})
 
 
-def loop(train: TrainConfig, toy: Toy | None = None, **outside: Any) -> tuple[Loop, list[int]]:
+def loop(train: MotionTrainConfig, toy: Toy | None = None, **outside: Any) -> tuple[Loop, list[int]]:
     saved: list[int] = []
     trainer = Trainer(toy or Toy(), train, World())
     made = Loop(trainer, Outside(save=lambda: saved.append(trainer.state.step), **outside))
@@ -170,7 +170,7 @@ def test_the_best_validation_is_kept_and_patience_ends_the_training() -> None:
         return {L1: next(scores), COPY_L1: 0.6}
 
     train = config(max_steps=10, validate_every_steps=1, early_stop_patience=2, checkpoint_every_steps=100)
-    made, saved = loop(train, validate=validate, journal=notes)
+    made, saved = loop(train, validate=validate, judged_by=L1, journal=notes)
     made.run(batches())
     assert made.state.stopped_early
     assert (made.state.step, made.state.best_step, made.state.best_metric) == (4, 2, 0.3)
@@ -181,7 +181,7 @@ def test_the_best_validation_is_kept_and_patience_ends_the_training() -> None:
 
 def test_without_an_average_the_networks_are_judged_and_train_on() -> None:
     toy = Toy()
-    made, _ = loop(config(ema_decay=0.0, validate_every_steps=3), toy, validate=lambda networks: {L1: 1.0})
+    made, _ = loop(config(ema_decay=0.0, validate_every_steps=3), toy, judged_by=L1, validate=lambda networks: {L1: 1.0})
     assert made.trainer.average is None
     made.run(batches())
     assert toy.networks["first"].training

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.motion.networks import build, debug_config
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.feed import PairBatch
 from training.optim import adam, clip, schedule
 from training.phases import Phase, distribute
@@ -32,7 +32,7 @@ class Halves(nn.Module):
 def recipe(losses: LossConfig = FULL, **options: Any) -> motion.MotionRecipe:
     torch.manual_seed(0)
     model = debug_config(**options.pop("model", {}))
-    train = TrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5), losses=losses, **options)
+    train = MotionTrainConfig(batch_size=2, perceptual_scales=(1.0, 0.5), losses=losses, **options)
     device = torch.device("cpu")
     return motion.build(build(model), model=model, train=train, device=device, perceptual=Halves())
 
@@ -206,7 +206,7 @@ def test_gradients_are_measured_and_clipped() -> None:
 def test_schedule_survives_a_safe_load(tmp_path: Any) -> None:
     module = nn.Linear(1, 1)
     optimizer = adam({"all": (module.parameters(), 1.0)}, (0.5, 0.999))
-    train = dataclasses.replace(TrainConfig(), milestones=(1, 1, 3))
+    train = dataclasses.replace(MotionTrainConfig(), milestones=(1, 1, 3))
     scheduler = schedule(optimizer, train)
     torch.save(scheduler.state_dict(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)

@@ -31,7 +31,7 @@ from pipelines.shipping import ship
 from pipelines.stage import Paths, only_writer
 from preprocessing.config import DatasetConfig, FetchConfig
 from training.checkpoint import CheckpointInfo, load_networks, tensors_of, write_checkpoint
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.progress import Progress
 from training.runfolder import RunFolder
 
@@ -183,7 +183,7 @@ def test_an_estimate_takes_a_real_step(paths: Paths) -> None:
 def test_any_checkpoint_is_fine_tuned_with_its_own_networks_in_one_command(paths: Paths, tmp_path: Path) -> None:
     config = debug_config(num_keypoints=5, size_px=64, scale_factor=0.5, discriminator=False)
     networks = build(config)
-    info = CheckpointInfo(step=0, images_seen=0, preset="fomm", model=config, train=TrainConfig(), sha256="")
+    info = CheckpointInfo(step=0, images_seen=0, preset="fomm", model=config, train=MotionTrainConfig(), sha256="")
     (tmp_path / "theirs").mkdir()
     write_checkpoint(tmp_path / "theirs", info, tensors_of(networks), None)
     given = params(max_steps=1, losses=LossConfig(gan="lsgan", perceptual=()))

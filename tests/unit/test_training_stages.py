@@ -14,7 +14,7 @@ import torch
 import training_kit as kit
 from torch import Tensor
 
-from models.catalog import MODELS
+from models.catalog import MODELS, presets_of
 from models.errors import CheckpointError, ParamsError, TrainingError
 from models.motion.geometry import principal_axes
 from models.motion.keypoints import Keypoints
@@ -24,7 +24,7 @@ from pipelines.params import ExperimentConfig, Params
 from pipelines.stage import Paths
 from pipelines.train_stages import in_steps, is_avd_trained, steps_per_epoch
 from training.checkpoint import load_networks, read_info
-from training.config import AvdConfig, LossConfig, TrainConfig
+from training.config import AvdConfig, LossConfig, MotionTrainConfig
 from training.feed import ShardReader
 from training.randomness import keyed
 from training.recipes import avd, motion
@@ -47,14 +47,14 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     return made
 
 
-def params(train: TrainConfig) -> Params:
+def params(train: MotionTrainConfig) -> Params:
     from test_training_pipeline import params as plain
 
     experiment = ExperimentConfig(preset="articulated", dataset="toy", model=articulated(), train=train)
     return dataclasses.replace(plain(), experiments={"small": experiment})
 
 
-def train_config(**options: Any) -> TrainConfig:
+def train_config(**options: Any) -> MotionTrainConfig:
     plain: dict[str, Any] = {"max_steps": 3, "num_workers": 1, "losses": LossConfig(pixel=1.0, perceptual=())}
     return kit.train_config(**{**plain, **options})
 
@@ -74,7 +74,7 @@ def test_epochs_become_steps_of_the_shards_at_hand(paths: Paths) -> None:
 
 def test_milestones_in_epochs_need_epochs() -> None:
     with pytest.raises(ParamsError, match="milestone_epochs must stand with max_epochs"):
-        TrainConfig(milestone_epochs=(1,))
+        MotionTrainConfig(milestone_epochs=(1,))
 
 
 # ---- the second stage
@@ -122,15 +122,15 @@ def test_avd_counts_as_trained_after_the_second_stage_alone(paths: Paths) -> Non
 
 def test_a_second_stages_batch_is_checked_before_the_first_stage() -> None:
     with pytest.raises(ParamsError, match=r"avd.batch_size must be divisible by num_workers \(3\); got 256"):
-        TrainConfig(num_workers=3, batch_size=3, avd=AvdConfig(max_steps=5))
-    assert TrainConfig(num_workers=3, batch_size=3).avd.batch_size == 256
+        MotionTrainConfig(num_workers=3, batch_size=3, avd=AvdConfig(max_steps=5))
+    assert MotionTrainConfig(num_workers=3, batch_size=3).avd.batch_size == 256
 
 
 def test_avd_learns_to_undo_the_stretch() -> None:
     torch.manual_seed(0)
     model = articulated()
     networks = build(model)
-    train = TrainConfig(batch_size=16, avd=AvdConfig(learning_rate=3e-3))
+    train = MotionTrainConfig(batch_size=16, avd=AvdConfig(learning_rate=3e-3))
     recipe = avd.build(networks, model=model, train=train, device=torch.device("cpu"))
     (phase,) = recipe.phases
     frames = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
@@ -148,7 +148,7 @@ def test_avd_learns_to_undo_the_stretch() -> None:
 
 def test_stretches_are_keyed_by_the_sample() -> None:
     model = articulated()
-    recipe = avd.build(build(model), model=model, train=TrainConfig(seed=3), device=torch.device("cpu"))
+    recipe = avd.build(build(model), model=model, train=MotionTrainConfig(seed=3), device=torch.device("cpu"))
     frames = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     given = recipe.prepare(kit.PairBatch(frames, frames, np.array([4, 9])))["stretch"]
     wanted = np.stack([keyed(3, "avd", item).uniform(0.75, 1.25, 2) for item in (4, 9)])
@@ -167,7 +167,7 @@ def test_stretched_regions_are_those_of_a_stretched_picture() -> None:
 def test_a_model_without_avd_has_no_second_stage() -> None:
     model = debug_config()
     with pytest.raises(CheckpointError, match="second stage must have AVD networks"):
-        avd.build(build(model), model=model, train=TrainConfig(), device=torch.device("cpu"))
+        avd.build(build(model), model=model, train=MotionTrainConfig(), device=torch.device("cpu"))
 
 
 # ---- losses
@@ -194,12 +194,12 @@ def test_hinge_pulls_both_ways() -> None:
     assert torch.autograd.grad(discriminator_gan([score], [torch.ones(1)], losses), score)[0] > 0
 
 
-@pytest.mark.parametrize("preset", MODELS)
+@pytest.mark.parametrize("preset", presets_of("motion"))
 def test_every_preset_trains(preset: str) -> None:
     torch.manual_seed(0)
     model = debug_config(**{k: v for k, v in MODELS[preset].model.items() if k != "heat_map_padding"})
     gan = MODELS[preset].train.get("losses", {}).get("gan", "none")
-    train = TrainConfig(batch_size=2, losses=LossConfig(perceptual=(), pixel=1.0, gan=gan))
+    train = MotionTrainConfig(batch_size=2, losses=LossConfig(perceptual=(), pixel=1.0, gan=gan))
     recipe = motion.build(build(model), model=model, train=train, device=torch.device("cpu"))
     frames = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     batch, carry = recipe.prepare(kit.PairBatch(frames, frames.flip(0), np.arange(2))), dict[str, Tensor]()
@@ -214,7 +214,7 @@ def test_every_preset_trains(preset: str) -> None:
 
 def test_a_gan_loss_needs_a_discriminator() -> None:
     model = debug_config(discriminator=False)
-    train = TrainConfig(losses=LossConfig(gan="lsgan", perceptual=()))
+    train = MotionTrainConfig(losses=LossConfig(gan="lsgan", perceptual=()))
     with pytest.raises(ParamsError, match=r"losses.gan must be none, or model.discriminator be true"):
         motion.build(build(model), model=model, train=train, device=torch.device("cpu"))
 
@@ -229,12 +229,12 @@ def test_a_gan_loss_needs_a_discriminator() -> None:
 def test_losses_that_train_nothing_or_more_than_there_is_are_refused(losses: LossConfig, says: str) -> None:
     model = debug_config()
     with pytest.raises(ParamsError, match=says):
-        motion.build(build(model), model=model, train=TrainConfig(losses=losses), device=torch.device("cpu"))
+        motion.build(build(model), model=model, train=MotionTrainConfig(losses=losses), device=torch.device("cpu"))
 
 
 def test_channel_attention_needs_two_samples() -> None:
     model = debug_config(hourglass_attention="channel")
-    train = TrainConfig(batch_size=1, losses=LossConfig(perceptual=()))
+    train = MotionTrainConfig(batch_size=1, losses=LossConfig(perceptual=()))
     with pytest.raises(ParamsError, match="batch_size must be 2 or more with hourglass_attention: channel"):
         motion.build(build(model), model=model, train=train, device=torch.device("cpu"))
 
@@ -250,7 +250,7 @@ def test_channel_attention_needs_two_samples() -> None:
 )
 def test_settings_that_would_be_ignored_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ParamsError):
-        TrainConfig(**options)
+        MotionTrainConfig(**options)
 
 
 @pytest.mark.parametrize("option", ["generator_gan", "discriminator_gan"])

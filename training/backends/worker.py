@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.contracts import INDEX_NAME
-from models.errors import InkmotionError, TrainingError, must
+from models.errors import InkmotionError
 from models.importers.moments import Moments, moments_in, restore, startable
 from training.checkpoint import (
     CheckpointInfo,
-    file_sha256,
     fill,
     read_info,
     read_state,
@@ -33,15 +31,15 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.config import TrainConfig
-from training.feed import Feed, FeedOptions, PairBatch, ShardReader
+from training.feed import PairBatch
 from training.job import TrainJob, TrainResult, load_callable
 from training.journal import FolderJournal
 from training.loop import Loop, Outside, Trainer
+from training.material import Judges, open_material
 from training.phases import Recipe
 from training.progress import Show, show_line
 from training.runfolder import SUMMARY, WORKERS, RunFolder, fetch_folder
 from training.speed import keep_memory
-from training.validation import Validation
 from training.world import World
 
 log = logging.getLogger(__name__)
@@ -90,9 +88,7 @@ class _Worker:
     def __init__(self, job: TrainJob, world: World, hands: Hands, folder: RunFolder) -> None:
         self.job, self.world, self.hands, self.folder = job, world, hands, folder
         self.attempt = self._enter()
-        self.reader = world.together(lambda: ShardReader(job.shards))
-        _check_size(job, self.reader)
-        self.data = file_sha256(self.reader.folder / INDEX_NAME)
+        self.material = world.together(lambda: open_material(job))
         self.recipe = world.together(self._build)
         self.trainer = Trainer(self.recipe, job.train, world)
         self.metrics: dict[str, float] = {}
@@ -102,15 +98,12 @@ class _Worker:
         train, state = self.job.train, self.trainer.state
         validation = None
         if train.validate_every_steps:
-            num_pairs = train.num_validation_pairs
-            validation = self.world.together(
-                lambda: Validation(self.reader, self.recipe, self.world, num_pairs=num_pairs)
-            )
-        options = _feed_options(train, self.world)
-        with Feed(self.reader, options) as feed, self._journal() as journal, self._stop() as stop:
+            validation = self.world.together(lambda: self.material.validation(self.recipe, self.world))
+        with self.material.feed(self.world) as feed, self._journal() as journal, self._stop() as stop:
             outside = Outside(
                 save=self._save,
                 validate=self._validate(validation),
+                judged_by=validation.judged_by if validation is not None else "",
                 journal=journal,
                 stop=stop,
                 picture_pairs=feed.assemble(0) if journal is not None and train.picture_every_steps else None,
@@ -205,7 +198,7 @@ class _Worker:
             sha256="",
             metrics=self.metrics,
             experiment=job.experiment,
-            data=self.data,
+            data=self.material.sha256,
         )
         average = self.trainer.average.state_dict() if self.trainer.average is not None else None
         tensors = tensors_of(self.recipe.networks, average)
@@ -213,7 +206,7 @@ class _Worker:
         self.folder.save(state.step, lambda folder: write_checkpoint(folder, info, tensors, status))
         self.folder.prune(keep_last=job.train.keep_last, keep=(state.best_step,))
 
-    def _validate(self, validation: Validation | None) -> Callable[[Mapping[str, nn.Module]], dict[str, float]] | None:
+    def _validate(self, validation: Judges | None) -> Callable[[Mapping[str, nn.Module]], dict[str, float]] | None:
         if validation is None:
             return None
 
@@ -285,13 +278,6 @@ class _Worker:
         )
 
 
-def _check_size(job: TrainJob, reader: ShardReader) -> None:
-    size = reader.index.size_px
-    if job.model.size_px != size:
-        fix = "Leave model.size_px to the data set, or make the shards again"
-        raise TrainingError(must("model.size_px", f"be the shards' size ({size} px)", job.model.size_px, fix))
-
-
 @contextlib.contextmanager
 def catching_signals(act: Callable[[], None]) -> Iterator[None]:
     """Call ``act`` on SIGTERM and SIGINT instead of dying; a second SIGINT interrupts at once. Main thread only."""
@@ -336,21 +322,6 @@ def _numerics(train: TrainConfig, world: World) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict, warn_only=lenient)
-
-
-def _feed_options(train: TrainConfig, world: World) -> FeedOptions:
-    return FeedOptions(
-        seed=train.seed,
-        batch_size=train.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        num_repeats=train.num_repeats,
-        id_sampling=train.id_sampling,
-        flip_horizontal=train.flip_horizontal,
-        flip_time=train.flip_time,
-        threads=train.feed_threads,
-        prefetch_batches=train.prefetch_batches,
-    )
 
 
 def _device_name(device: torch.device) -> str:

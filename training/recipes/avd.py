@@ -16,7 +16,7 @@ from models.errors import CheckpointError, must
 from models.motion.avd import AvdNetwork
 from models.motion.config import MotionConfig
 from models.motion.keypoints import Keypoints
-from training.config import AvdConfig, TrainConfig
+from training.config import AvdConfig, MotionTrainConfig
 from training.feed import PairBatch
 from training.optim import adam
 from training.phases import Batch, Phase, PhaseOutput
@@ -30,7 +30,7 @@ def build(
     networks: Mapping[str, nn.Module],
     *,
     model: MotionConfig,
-    train: TrainConfig,
+    train: MotionTrainConfig,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> AvdRecipe:

@@ -19,7 +19,7 @@ from models.motion.keypoints import Detector, Keypoints
 from models.perceptual import build_perceptual
 from training import pictures
 from training.augment import augment
-from training.config import TrainConfig
+from training.config import MotionTrainConfig
 from training.feed import PairBatch
 from training.optim import adam, schedule
 from training.phases import Batch, Phase
@@ -37,7 +37,7 @@ def build(
     networks: Mapping[str, nn.Module],
     *,
     model: MotionConfig,
-    train: TrainConfig,
+    train: MotionTrainConfig,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     perceptual: nn.Module | None = None,
@@ -59,7 +59,7 @@ def build(
     _check(model, train)
     for network in networks.values():
         network.to(device=device, dtype=dtype).train()
-    if perceptual is None and any(train.losses.perceptual) and train.perceptual_scales:
+    if perceptual is None and train.needs_backbone():
         weights = Path(train.perceptual_weights) if train.perceptual_weights else None
         perceptual = build_perceptual(train.perceptual_backbone, weights)
     if perceptual is not None:
@@ -77,7 +77,7 @@ class MotionRecipe:
         networks: Mapping[str, nn.Module],
         *,
         model: MotionConfig,
-        train: TrainConfig,
+        train: MotionTrainConfig,
         device: torch.device,
         dtype: torch.dtype,
         perceptual: nn.Module | None,
@@ -206,7 +206,7 @@ def _marked(image: Tensor, points: Keypoints) -> np.ndarray:
     return pictures.with_regions(pictures.as_frames(image), value, points.covariance.float().cpu().numpy())
 
 
-def _check(model: MotionConfig, train: TrainConfig) -> None:
+def _check(model: MotionConfig, train: MotionTrainConfig) -> None:
     """What neither configuration can know alone."""
     problems = []
     if train.losses.gan != "none" and not model.discriminator:

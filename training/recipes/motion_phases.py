@@ -25,7 +25,7 @@ from models.motion.equivariance import Transform
 from models.motion.generator import Generator
 from models.motion.geometry import aligned, inverse_2x2, product_2x2
 from models.motion.keypoints import Detector, Keypoints
-from training.config import LossConfig, TrainConfig
+from training.config import LossConfig, MotionTrainConfig
 from training.phases import Batch, PhaseOutput
 
 
@@ -59,7 +59,7 @@ class GeneratorPhase(nn.Module):
         background_predictor: BackgroundPredictor | None = None,
         *,
         used: Used,
-        train: TrainConfig,
+        train: MotionTrainConfig,
         align_corners: bool,
         precision: Precision,
     ) -> None:

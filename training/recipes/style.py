@@ -13,7 +13,6 @@ from models.errors import ParamsError, Problem
 from models.perceptual import build_perceptual
 from models.style.config import StyleConfig
 from training import pictures
-from training.config import TrainConfig
 from training.feed import PairBatch
 from training.optim import adam, schedule
 from training.phases import Batch, Phase
@@ -21,7 +20,7 @@ from training.randomness import keyed
 from training.recipes.motion_phases import Precision
 from training.recipes.style_phases import Around, CriticPhase, PenaltyPhase, StyleGeneratorPhase, WarmUpPhase
 from training.speed import chosen
-from training.style_config import StyleTrainConfig
+from training.style_config import StyleLossConfig, StyleTrainConfig
 
 PICTURED = 4
 
@@ -30,8 +29,7 @@ def build(
     networks: Mapping[str, nn.Module],
     *,
     model: StyleConfig,
-    train: TrainConfig,
-    style: StyleTrainConfig,
+    train: StyleTrainConfig,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     perceptual: nn.Module | None = None,
@@ -41,8 +39,7 @@ def build(
     Args:
         networks: of `models.style.networks.build`; moved to ``device`` and ``dtype``.
         model: their configuration.
-        train: learning rates, backbone, precision.
-        style: weights of the losses, the rhythm of generator and critic.
+        train: learning rates, backbone, precision, weights of the losses, the rhythm of generator and critic.
         device: where the training computes.
         dtype: of the weights.
         perceptual: features for content and texture; the configured backbone unless given.
@@ -50,15 +47,16 @@ def build(
     Raises:
         ParamsError: the losses do not fit the networks.
     """
+    style = train.losses
     _check(model, style)
     for network in networks.values():
         network.to(device=device, dtype=dtype).train()
-    if perceptual is None and (style.content or style.texture):
+    if perceptual is None and train.needs_backbone():
         weights = Path(train.perceptual_weights) if train.perceptual_weights else None
         perceptual = build_perceptual(train.perceptual_backbone, weights)
     if perceptual is not None:
         perceptual.to(device=device, dtype=dtype)
-    return StyleRecipe(networks, train=train, style=style, device=device, dtype=dtype, perceptual=perceptual)
+    return StyleRecipe(networks, train=train, device=device, dtype=dtype, perceptual=perceptual)
 
 
 class StyleRecipe:
@@ -70,14 +68,13 @@ class StyleRecipe:
         self,
         networks: Mapping[str, nn.Module],
         *,
-        train: TrainConfig,
-        style: StyleTrainConfig,
+        train: StyleTrainConfig,
         device: torch.device,
         dtype: torch.dtype,
         perceptual: nn.Module | None,
     ) -> None:
         self.networks: Mapping[str, nn.Module] = dict(networks)
-        self.train, self.style, self.device, self.dtype = train, style, device, dtype
+        self.train, self.style, self.device, self.dtype = train, train.losses, device, dtype
         self.precision = Precision(device=device, bf16=train.precision == "bf16")
         self.phases: Sequence[Phase] = self._phases(perceptual)
 
@@ -152,7 +149,7 @@ class StyleRecipe:
         return frames.to(self.device, non_blocking=True).to(self.dtype).div_(255.0)
 
 
-def _check(model: StyleConfig, style: StyleTrainConfig) -> None:
+def _check(model: StyleConfig, style: StyleLossConfig) -> None:
     """What neither configuration can know alone."""
     problems = []
     if not (style.content or style.texture or style.colour or style.total_variation or style.gan != "none"):

@@ -23,14 +23,14 @@ from training.recipes.style_losses import (
     total_variation,
     wasserstein,
 )
-from training.style_config import StyleTrainConfig
+from training.style_config import StyleLossConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
     """What the phases use and do not train: no module, so that nothing of it is registered."""
 
-    weights: StyleTrainConfig
+    weights: StyleLossConfig
     precision: Precision
     perceptual: nn.Module | None = None
     generator: nn.Module | None = None

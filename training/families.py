@@ -1,0 +1,9 @@
+"""What can be set about a training, by the family of its model."""
+
+from __future__ import annotations
+
+from models.families import Family
+from training.config import MotionTrainConfig, TrainConfig
+from training.style_config import StyleTrainConfig
+
+TRAININGS: dict[Family, type[TrainConfig]] = {"motion": MotionTrainConfig, "style": StyleTrainConfig}
