@@ -1,8 +1,8 @@
 """The one place that speaks to the MLflow registry: registers, resolves, promotes, traces and moves model versions.
 
-A version is a pyfunc model that stands alone (`pipelines/served/motion.py` and one ONNX file). The checkpoint that it
-was made of lies among its run's files, so that a training can start from any version and a consumer does not download
-it. Its tags are its lineage.
+A version is a pyfunc model that stands alone: `pipelines/served/motion.py` (or `style.py`) and its ONNX file. The
+checkpoint that it was made of lies among its run's files, so that a training can start from any version and a consumer
+does not download it. Its tags are its lineage.
 
 A store in sqlite records absolute paths of this machine. A server may show such a file (`pipelines/ui.py` does), but
 its clients would look for those paths. `pipelines/moving.py` copies the versions to a server instead.
@@ -11,7 +11,6 @@ its clients would look for those paths. `pipelines/moving.py` copies the version
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -19,14 +18,15 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.errors import TrackingError, must
+from models.families import Family
+from pipelines.carried import CARRIED, FAMILY_TAG
 from pipelines.params import Params
 from pipelines.promotion import Decision, judge
-from pipelines.served.example import input_example, signature
 from pipelines.stage import Paths
 from training.tracking.mlflow import DEFAULT_EXPERIMENT, open_experiment, public, speaking_to
 
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
 CHECKPOINT_TAG = "checkpoint.path"
 """Where a version's checkpoint lies among its run's files."""
-SERVED = Path(__file__).parent / "served" / "motion.py"
-EXPORT = tuple(Path(__file__).parents[1] / "models" / name for name in ("export.py", "export_parts.py"))
 SERVED_TAG = "served.sha256"
 """Of the code that a version carries, and of how its graph was made."""
 IDENTITY_TAGS = ("weights.sha256", "imported.settings", SERVED_TAG)
@@ -135,18 +133,21 @@ def resolve(uri: str, store: Store, *, target: Path | None = None) -> Path:
     return _download(find(uri, store).uri, store, target)
 
 
-def onnx_of(folder: Path) -> Path:
-    """The graph in a version's folder.
+def onnx_of(folder: Path, variant: str = "") -> Path:
+    """The graph in a version's folder, or a variant of it (``fp16``, ``int8``).
 
     Raises:
         TrackingError: the version is not one of inkmotion's.
     """
+    suffix = f"-{variant}" if variant else ""
+    names = {f"{carried.artifact}{suffix}" for carried in CARRIED.values()}
     found = sorted(folder.rglob("*.onnx"))
-    if len(found) != 1:
-        raise TrackingError(
-            must(str(folder), "hold one .onnx file", f"{len(found)}", "Use a version made by inkmotion")
-        )
-    return found[0]
+    chosen = [path for path in found if path.stem in names]
+    if len(chosen) != 1:
+        rule = f"hold one graph {' or '.join(f'{name}.onnx' for name in sorted(names))}"
+        got = ", ".join(path.name for path in found) or "none"
+        raise TrackingError(must(str(folder), rule, got, "Use a version made by inkmotion"))
+    return chosen[0]
 
 
 def checkpoint_of(uri: str, store: Store, *, target: Path | None = None) -> Path:
@@ -189,6 +190,9 @@ class Parcel:
     """Markdown."""
     tags: Mapping[str, str]
     size_px: int
+    family: Family = "motion"
+    variants: Mapping[str, Path] = field(default_factory=dict)
+    """Reduced graphs that go along, by name: ``fp16``, ``int8``."""
 
 
 def register(parcel: Parcel, store: Store) -> Version:
@@ -211,7 +215,7 @@ def register(parcel: Parcel, store: Store) -> Version:
             source=f"models:/{model_id}",
             run_id=run_id,
             model_id=model_id,
-            tags={**_shortened(parcel.tags), CHECKPOINT_TAG: place},
+            tags={**_shortened(parcel.tags), FAMILY_TAG: parcel.family, CHECKPOINT_TAG: place},
             description=parcel.card[:MAX_DESCRIPTION_LENGTH],
         )
         client.set_registered_model_alias(parcel.name, CANDIDATE, made.version)
@@ -220,12 +224,9 @@ def register(parcel: Parcel, store: Store) -> Version:
     return find(f"models:/{parcel.name}/{made.version}", store)
 
 
-def served_as(opset: int) -> str:
-    """What `SERVED_TAG` says of a version that is exported now: the same again only while nothing of it changes."""
-    digest = hashlib.sha256(str(opset).encode())
-    for path in (SERVED, *EXPORT):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def served_as(opset: int, family: Family = "motion") -> str:
+    """What `SERVED_TAG` says of a version that is exported now."""
+    return CARRIED[family].sha256(opset)
 
 
 def promote(name: str, params: Params | None, paths: Paths) -> Decision:
@@ -285,18 +286,19 @@ def _log(client: Any, parcel: Parcel, run_id: str) -> str:
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    experiment = client.get_run(run_id).info.experiment_id
+    carried, experiment = CARRIED[parcel.family], client.get_run(run_id).info.experiment_id
+    variants = {name: str(path) for name, path in parcel.variants.items()}
     model = client.create_logged_model(experiment, name=parcel.name, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as scratch:
         card, folder = Path(scratch) / "model_card.md", Path(scratch) / "model"
         card.write_text(parcel.card, encoding="utf-8")
         pyfunc.save_model(
             str(folder),
-            python_model=str(SERVED),
-            artifacts={"motion": str(parcel.onnx), "model_card": str(card)},
+            python_model=str(carried.code),
+            artifacts={carried.artifact: str(parcel.onnx), "model_card": str(card), **variants},
             pip_requirements=REQUIREMENTS,
-            signature=signature(),
-            input_example=input_example(),
+            signature=carried.signature(),
+            input_example=carried.example(),
             metadata={"size_px": parcel.size_px},
             mlflow_model=Model(
                 artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id

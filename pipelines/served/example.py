@@ -1,4 +1,4 @@
-"""What goes into a registered motion model and comes out: its signature, and an input that shows the shapes."""
+"""What goes into a registered model and comes out: its signature, and an input that shows the shapes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 
-def signature() -> Any:
-    """Input, output and options of the served model."""
+def motion_signature() -> Any:
+    """Input, output and options of a served motion model."""
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import DataType
@@ -29,7 +29,26 @@ def signature() -> Any:
     )
 
 
-def input_example() -> dict[str, Any]:
+def style_signature() -> Any:
+    """Input, output and options of a served stylising model."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import DataType
+
+    pictures = (-1, -1, -1, 3)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), pictures, "photo")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), pictures)]),
+        params=ParamSchema([ParamSpec("strength", DataType.double, 1.0), ParamSpec("tile_px", DataType.long, 0)]),
+    )
+
+
+def motion_example() -> dict[str, Any]:
     """A picture and a video of two frames, of the smallest size that shows the shapes."""
     ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     return {"source": ramp[:1], "driving": ramp}
+
+
+def style_example() -> dict[str, Any]:
+    """Two photos of the smallest size that shows the shapes."""
+    return {"photo": np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)}

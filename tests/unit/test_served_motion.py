@@ -343,7 +343,7 @@ def test_several_sources_give_a_video_each(model: MotionModel) -> None:
 
 
 def test_the_signature_knows_every_parameter() -> None:
-    known = {spec.name: spec.default for spec in example.signature().params.params}
+    known = {spec.name: spec.default for spec in example.motion_signature().params.params}
     assert known == DEFAULTS
 
 

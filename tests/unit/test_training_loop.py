@@ -181,7 +181,9 @@ def test_the_best_validation_is_kept_and_patience_ends_the_training() -> None:
 
 def test_without_an_average_the_networks_are_judged_and_train_on() -> None:
     toy = Toy()
-    made, _ = loop(config(ema_decay=0.0, validate_every_steps=3), toy, judged_by=L1, validate=lambda networks: {L1: 1.0})
+    made, _ = loop(
+        config(ema_decay=0.0, validate_every_steps=3), toy, judged_by=L1, validate=lambda networks: {L1: 1.0}
+    )
     assert made.trainer.average is None
     made.run(batches())
     assert toy.networks["first"].training
