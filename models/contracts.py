@@ -100,7 +100,8 @@ class ShardClip:
 class ShardIndex:
     """``index.json``: everything that a reader needs to find a clip by number.
 
-    A shard's columns: ``id`` string, ``frames`` list<binary> (JPEG, RGB, ``size_px`` x ``size_px``).
+    A shard's columns: ``id`` string, ``frames`` list<binary> (JPEG, RGB, ``size_px`` x ``size_px``) and, where
+    ``smooth`` says so, ``smooth`` binary (likewise).
     """
 
     dataset: str
@@ -111,10 +112,13 @@ class ShardIndex:
     clips: tuple[ShardClip, ...]
     schema_version: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
+    smooth: bool = False
+    """Whether every still has its edge-smoothed copy in the shards."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict."""
-        return asdict(self)
+        """A JSON-ready dict; without ``smooth`` where there are no copies, as it was before there could be any."""
+        raw = asdict(self)
+        return raw if self.smooth else {key: value for key, value in raw.items() if key != "smooth"}
 
     @staticmethod
     def from_json(raw: dict[str, Any]) -> ShardIndex:

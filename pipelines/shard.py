@@ -33,6 +33,8 @@ class ShardReport:
     size_px: int
     jpeg_quality: int
     shards: int
+    smooth: bool
+    """Whether the stills' edge-smoothed copies are in the shards."""
     bytes: int
     index_sha256: str
     rejected: list[RejectedClip]
@@ -62,6 +64,7 @@ def run(name: str, params: Params, paths: Paths) -> ShardReport:
         size_px=config.size_px,
         clips_per_shard=config.clips_per_shard,
         jpeg_quality=config.jpeg_quality,
+        smooth=all(clip.smooth is not None for clip in clips),
     )
     with only_writer(target), ray_session(params.cluster), fresh_folder(target) as making:
         started_s = time.perf_counter()
@@ -103,6 +106,7 @@ def _report(
         size_px=options.size_px,
         jpeg_quality=options.jpeg_quality,
         shards=len(index.shards),
+        smooth=index.smooth,
         bytes=sum(shard.num_bytes for shard in index.shards),
         index_sha256=checksum,
         rejected=rejected,

@@ -42,8 +42,9 @@ def read_manifest(folder: Path) -> list[Clip]:
             clip = Clip.from_row(row)
         except (TypeError, KeyError, ValueError) as error:
             raise ClipError(must(f"{path}:{number}", "be a clip", str(error), "Cut the data set again")) from None
-        if Path(clip.path).is_absolute() or ".." in Path(clip.path).parts:
-            raise ClipError(must(f"{path}:{number}", "name a file inside its folder", clip.path))
+        for name in (clip.path, clip.smooth or ""):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ClipError(must(f"{path}:{number}", "name a file inside its folder", name))
         clips.append(clip)
     return clips
 

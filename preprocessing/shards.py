@@ -14,7 +14,7 @@ import os
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from models.errors import ClipError, EnvironmentProblem, InkmotionError, must
 logger = logging.getLogger(__name__)
 
 SCHEMA = pa.schema([("id", pa.string()), ("frames", pa.list_(pa.binary()))])
+SMOOTH_SCHEMA = SCHEMA.append(pa.field("smooth", pa.binary()))
+"""Of stills with edge-smoothed copies."""
 HASH_BYTES = 1 << 20
 
 
@@ -42,6 +44,8 @@ class ShardOptions:
     size_px: int
     clips_per_shard: int = 20
     jpeg_quality: int = 95
+    smooth: bool = False
+    """Whether the stills' edge-smoothed copies come along: all of them have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +77,15 @@ def encode_frames(frames: np.ndarray, *, quality: int) -> list[bytes]:
     return [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings)[1].tobytes() for frame in frames]
 
 
-def write_shard(rows: Iterable[tuple[str, Sequence[bytes]]], path: Path) -> ShardFile:
+def write_shard(
+    rows: Iterable[tuple[str, Sequence[bytes]]], path: Path, *, smooth: Mapping[str, bytes] | None = None
+) -> ShardFile:
     """Write one shard, beside itself and renamed into place.
 
     Args:
         rows: id and JPEG frames of each clip; consumed one at a time, so only one clip is in memory.
         path: of the Parquet file.
+        smooth: by id, the JPEG of the edge-smoothed copy; it is looked up when its row has come. None: no such column.
 
     Returns:
         The index's entry, its path relative to the file's folder.
@@ -87,9 +94,13 @@ def write_shard(rows: Iterable[tuple[str, Sequence[bytes]]], path: Path) -> Shar
     os.close(handle)
     making, num_clips = Path(name), 0
     try:
-        with pq.ParquetWriter(making, SCHEMA, compression="none", use_dictionary=False, write_statistics=False) as out:
+        schema = SCHEMA if smooth is None else SMOOTH_SCHEMA
+        with pq.ParquetWriter(making, schema, compression="none", use_dictionary=False, write_statistics=False) as out:
             for clip_id, frames in rows:
-                out.write_table(pa.table({"id": [clip_id], "frames": [list(frames)]}, schema=SCHEMA), row_group_size=1)
+                columns = {"id": [clip_id], "frames": [list(frames)]}
+                if smooth is not None:
+                    columns["smooth"] = [smooth[clip_id]]
+                out.write_table(pa.table(columns, schema=schema), row_group_size=1)
                 num_clips += 1
         with making.open("rb+") as file:
             os.fsync(file.fileno())
@@ -199,6 +210,7 @@ def make_index(clips: Iterable[Clip], written: Iterable[WrittenShard], options: 
         shards=tuple(files),
         clips=tuple(places),
         extra={"jpeg_quality": options.jpeg_quality},
+        smooth=options.smooth,
     )
 
 
@@ -206,19 +218,24 @@ def shard_clips(number: int, clips: Sequence[Clip], media: Path, target: Path, o
     """Decode, code and write the clips of shard ``number``; a bad clip is left out with its reason."""
     rejected: list[RejectedClip] = []
     made: list[tuple[str, int]] = []
+    smooth: dict[str, bytes] = {}
 
     def rows() -> Iterator[tuple[str, list[bytes]]]:
         for clip in clips:
             try:
                 frames = _decode(clip, media, options.size_px)
+                if options.smooth:
+                    copy = _decode_smooth(clip, media, options.size_px)
+                    smooth[clip.id] = encode_frames(copy[None], quality=options.jpeg_quality)[0]
             except InkmotionError as error:
                 rejected.append(RejectedClip(id=clip.id, reason=str(error)))
                 continue
             made.append((clip.id, len(frames)))
             yield clip.id, encode_frames(frames, quality=options.jpeg_quality)
+            smooth.pop(clip.id, None)  # it is written
 
     path = target / f"shard-{number:05d}.parquet"
-    file: ShardFile | None = write_shard(rows(), path)
+    file: ShardFile | None = write_shard(rows(), path, smooth=smooth if options.smooth else None)
     if not made:
         path.unlink()
         file = None
@@ -228,11 +245,7 @@ def shard_clips(number: int, clips: Sequence[Clip], media: Path, target: Path, o
 def _decode(clip: Clip, media: Path, size_px: int) -> np.ndarray:
     from preprocessing.video import read_clip, read_picture
 
-    path = media / clip.path
-    if not path.resolve().is_relative_to(media.resolve()):
-        raise ClipError(must(f"clip {clip.id}", "lie below the manifest's folder", clip.path))
-    if not path.is_file():
-        raise ClipError(must(str(path), "be a file", "nothing there", "Cut the clips again"))
+    path = _found(clip, clip.path, media)
     found = file_sha256(path)
     if found != clip.sha256:
         rule = f"have sha256 {clip.sha256[:12]} as in the manifest"
@@ -243,6 +256,30 @@ def _decode(clip: Clip, media: Path, size_px: int) -> np.ndarray:
         got = f"{frames.shape[0]} of {frames.shape[2]} x {frames.shape[1]}"
         raise ClipError(must(str(path), rule, got, "Cut the clips again"))
     return frames
+
+
+def _decode_smooth(clip: Clip, media: Path, size_px: int) -> np.ndarray:
+    """The edge-smoothed copy of a still, uint8 RGB (size_px, size_px, 3)."""
+    from preprocessing.video import read_picture
+
+    if clip.smooth is None:
+        raise ClipError(must(f"clip {clip.id}", "have an edge-smoothed copy", "none", "Cut the clips again"))
+    path = _found(clip, clip.smooth, media)
+    copy = read_picture(path)
+    if copy.shape != (size_px, size_px, 3):
+        got = f"{copy.shape[1]} x {copy.shape[0]}"
+        raise ClipError(must(str(path), f"be {size_px} x {size_px}", got, "Cut the clips again"))
+    return copy
+
+
+def _found(clip: Clip, name: str, media: Path) -> Path:
+    """A file of a manifest, which is there and in the manifest's folder."""
+    path = media / name
+    if not path.resolve().is_relative_to(media.resolve()):
+        raise ClipError(must(f"clip {clip.id}", "lie below the manifest's folder", name))
+    if not path.is_file():
+        raise ClipError(must(str(path), "be a file", "nothing there", "Cut the clips again"))
+    return path
 
 
 def _shard_task(row: dict[str, Any], *, media: str, target: str, options: ShardOptions) -> dict[str, Any]:

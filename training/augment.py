@@ -1,13 +1,14 @@
-"""Random changes of a pair of frames, on the device, the same for both frames of a pair, keyed by the sample.
+"""Random changes of pictures, on the device, keyed by the sample.
 
-What the published configurations do with brightness, contrast, saturation, hue and size; the four changes of colour are
-applied in an order drawn for each sample, as there.
+Both frames of a clip are changed alike, a photo and a style picture apart. It is what the published
+configurations do with brightness, contrast, saturation, hue and size; the four changes of colour are applied in an
+order drawn for each sample, as there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _GRAY = (0.299, 0.587, 0.114)
 
 
 class Draw(NamedTuple):
-    """What is done to one pair."""
+    """What is done to one sample."""
 
     order: tuple[int, ...]
     """Positions in `COLOURS`, in the order of their application."""
@@ -35,7 +36,7 @@ class Draw(NamedTuple):
 
 
 def draw(rng: np.random.Generator, config: AugmentConfig) -> Draw:
-    """Draw one pair's changes."""
+    """Draw one sample's changes."""
     spreads = [getattr(config, name) for name in COLOURS]
     amounts = [1 + rng.uniform(-spread, spread) for spread in spreads[:3]] + [rng.uniform(-spreads[3], spreads[3])]
     order = tuple(int(i) for i in rng.permutation(len(COLOURS)))
@@ -58,21 +59,48 @@ def augment(
     Returns:
         Both, in [0, 1]; the same tensors when nothing is asked for.
     """
+    first, second = _changed((source, driving), config, [(seed, "augment", int(item)) for item in items])
+    return first, second
+
+
+def augment_pictures(
+    pictures: Tensor, *alike: Tensor, items: np.ndarray, config: AugmentConfig, seed: int, of: Literal["photo", "style"]
+) -> tuple[Tensor, ...]:
+    """Change the photos, or the style pictures, of a batch; those two are drawn for apart, as they are no pair.
+
+    Args:
+        pictures: in [0, 1], (B, 3, H, W).
+        alike: likewise; what is changed as ``pictures`` are, sample by sample: edge-smoothed copies of them.
+        items: the samples' numbers, (B,).
+        config: how strongly.
+        seed: of the training.
+        of: which of the two they are, a part of the draws' key.
+
+    Returns:
+        ``pictures`` and ``alike``, in [0, 1]; the same tensors when nothing is asked for.
+    """
+    return _changed((pictures, *alike), config, [(seed, "augment", of, int(item)) for item in items])
+
+
+def _changed(
+    together: tuple[Tensor, ...], config: AugmentConfig, keys: Sequence[tuple[int, *tuple[int | str, ...]]]
+) -> tuple[Tensor, ...]:
+    """Tensors (B, 3, H, W) whose n-th pictures are all changed as the n-th key says."""
     coloured = any(getattr(config, name) for name in COLOURS)
     resized = tuple(config.resize) != (1.0, 1.0)
     if not (coloured or resized):
-        return source, driving
-    draws = [draw(keyed(seed, "augment", int(item)), config) for item in items]
-    pairs = torch.stack([source, driving], dim=1)
+        return together
+    draws = [draw(keyed(*key), config) for key in keys]
+    stacked = torch.stack(together, dim=1)
     if resized:
-        pairs = _rescale(pairs, draws)
+        stacked = _rescale(stacked, draws)
     if coloured:
-        pairs = _recolour(pairs, draws)
-    return pairs[:, 0], pairs[:, 1]
+        stacked = _recolour(stacked, draws)
+    return stacked.unbind(1)
 
 
 def _rescale(pairs: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Frames scaled, then cropped, or filled up with their reflection, to their old size: (B, 2, 3, H, W)."""
+    """Frames scaled, then cropped, or filled up with their reflection, to their old size: (B, n, 3, H, W)."""
     rows = []
     for one in draws:
         room = 1 - 1 / one.scale  # of the frame, to both sides together; below 0 where the frame became smaller
@@ -86,7 +114,7 @@ def _rescale(pairs: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _recolour(pairs: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Pairs that share an order are changed together: (B, 2, 3, H, W)."""
+    """Samples that share an order are changed together: (B, n, 3, H, W)."""
     changed = torch.empty_like(pairs)
     for order in sorted({one.order for one in draws}):
         chosen = [place for place, one in enumerate(draws) if one.order == order]

@@ -83,6 +83,8 @@ class PairBatch(NamedTuple):
     """As ``source``."""
     items: np.ndarray
     """Global sample indices, int64, (B,): the key of every other draw that belongs to a sample."""
+    smooth: torch.Tensor | None = None
+    """As ``driving``: edge-smoothed copies of its style pictures, where a training asks for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

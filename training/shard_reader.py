@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,10 @@ CACHE_BYTES = 1 << 29
 HASH_BYTES = 1 << 20
 OPEN_SHARDS = 64
 """Shards whose footers a reader keeps; the files themselves are mapped only while they are read."""
+
+
+Column = Literal["frames", "smooth"]
+"""Of a shard: the frames of a clip, or the edge-smoothed copy of a still."""
 
 
 class CodedClip(NamedTuple):
@@ -51,7 +55,7 @@ class ShardReader:
         self.folder = local_copy(folder)
         self.index = read_index(self.folder)
         self.cache_bytes = cache_bytes
-        self._cache: OrderedDict[tuple[int, int], CodedClip] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int, Column], CodedClip] = OrderedDict()
         self._cached_bytes = 0
         self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
@@ -85,16 +89,51 @@ class ShardReader:
 
     def decode(self, clip: ShardClip, position: int) -> np.ndarray:
         """One frame as the JPEG codec gives it: uint8 BGR, (H, W, 3)."""
-        import cv2
-
         if not 0 <= position < clip.num_frames:
             raise ClipError(must(self._name(clip), f"hold frame {position}", f"{clip.num_frames} frames"))
-        coded, size = self._coded(clip), self.index.size_px
+        return self._picture(clip, "frames", position)
+
+    def smooth(self, clip: ShardClip) -> np.ndarray:
+        """The edge-smoothed copy of a still.
+
+        Returns:
+            uint8 RGB, (H, W, 3).
+
+        Raises:
+            ClipError: the shards hold no copies, or can't be read.
+        """
+        import cv2
+
+        return np.asarray(cv2.cvtColor(self.decode_smooth(clip), cv2.COLOR_BGR2RGB))
+
+    def decode_smooth(self, clip: ShardClip) -> np.ndarray:
+        """As `smooth`, as the JPEG codec gives it: uint8 BGR, (H, W, 3)."""
+        self.check_smooth()
+        return self._picture(clip, "smooth", 0)
+
+    def check_smooth(self) -> None:
+        """See that the stills' edge-smoothed copies are in the shards.
+
+        Raises:
+            ClipError: they are not.
+        """
+        if not self.index.smooth:
+            name = self.index.dataset
+            fix = f"Set datasets.{name}.smooth to true, and cut and shard it again"
+            raise ClipError(must(f"the shards of data set {name}", "hold edge-smoothed copies", "none", fix))
+
+    def _picture(self, clip: ShardClip, column: Column, position: int) -> np.ndarray:
+        import cv2
+
+        coded, size = self._coded(clip, column), self.index.size_px
         start, stop = coded.offsets[position], coded.offsets[position + 1]
         frame = cv2.imdecode(coded.data[start:stop], cv2.IMREAD_COLOR) if stop > start else None
         if frame is None or frame.shape != (size, size, 3):
             got = "bytes that are no JPEG" if frame is None else f"{frame.shape[1]} x {frame.shape[0]}"
-            rule = f"hold frames of {size} x {size} (frame {position})"
+            what = (
+                f"frames of {size} x {size} (frame {position})" if column == "frames" else f"a copy of {size} x {size}"
+            )
+            rule = f"hold {what}"
             raise ClipError(must(self._name(clip), rule, got, "Make the shards again"))
         return frame
 
@@ -116,13 +155,13 @@ class ShardReader:
                 fix = "Make the shards again"
                 raise ClipError(must(str(path), f"have sha256 {shard.sha256[:12]} as indexed", got, fix))
 
-    def _coded(self, clip: ShardClip) -> CodedClip:
-        key = (clip.shard, clip.row)
+    def _coded(self, clip: ShardClip, column: Column) -> CodedClip:
+        key = (clip.shard, clip.row, column)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        coded = self._read(clip)
+        coded = self._read(clip, column)
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = coded
@@ -131,7 +170,7 @@ class ShardReader:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].data.nbytes
         return coded
 
-    def _read(self, clip: ShardClip) -> CodedClip:
+    def _read(self, clip: ShardClip, column: Column) -> CodedClip:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -141,19 +180,20 @@ class ShardReader:
             with pa.memory_map(str(path)) as source:
                 parquet = pq.ParquetFile(source, metadata=self._footers.get(clip.shard))
                 self._remember(clip.shard, parquet.metadata)
-                table = parquet.read_row_group(clip.row, columns=["id", "frames"], use_threads=False)
-        except (OSError, pa.ArrowException, IndexError) as error:
+                table = parquet.read_row_group(clip.row, columns=["id", column], use_threads=False)
+                found, values = table.column("id")[0].as_py(), table.column(column).chunk(0)
+        except (OSError, pa.ArrowException, IndexError, KeyError) as error:
             got = " ".join(str(error).split())[:200]
             raise ClipError(must(self._name(clip), "be readable Parquet", got, "Make the shards again")) from error
-        found, rows = table.column("id")[0].as_py(), table.column("frames").chunk(0)
-        if found != clip.id or len(rows.values) != clip.num_frames:
-            got = f"{found!r} with {len(rows.values)} frames"
+        pictures, expected = (values.values, clip.num_frames) if column == "frames" else (values, 1)
+        if found != clip.id or len(pictures) != expected:
+            got = f"{found!r} with {len(pictures)} frames"
             rule = f"hold {clip.id!r} with {clip.num_frames} frames in row {clip.row}"
             raise ClipError(must(str(path), rule, got, "Make the shards again"))
-        _, offsets, data = rows.values.buffers()
+        _, offsets, data = pictures.buffers()
         return CodedClip(
             np.frombuffer(data, dtype=np.uint8),
-            np.frombuffer(offsets, dtype=np.int32)[rows.values.offset :][: clip.num_frames + 1].astype(np.int64),
+            np.frombuffer(offsets, dtype=np.int32)[pictures.offset :][: expected + 1].astype(np.int64),
         )
 
     def _remember(self, shard: int, footer: pq.FileMetaData) -> None:

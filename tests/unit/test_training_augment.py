@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ParamsError
-from training.augment import COLOURS, Draw, _recolour, _rescale, augment
+from training.augment import COLOURS, Draw, _recolour, _rescale, augment, augment_pictures
 from training.config import AugmentConfig
 
 ALL = AugmentConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, resize=(0.8, 1.2))
@@ -90,3 +90,32 @@ def test_a_larger_frame_shows_a_part_and_a_smaller_one_all() -> None:
 def test_wrong_strengths_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ParamsError, match=f"{next(iter(wrong))} must"):
         AugmentConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_photos_and_style_pictures_are_changed_apart() -> None:
+    same, items = frames(), np.arange(5, 8)
+    (photo,) = augment_pictures(same, items=items, config=ALL, seed=0, of="photo")
+    (style,) = augment_pictures(same, items=items, config=ALL, seed=0, of="style")
+    assert all(not torch.allclose(one, other, atol=0.02) for one, other in zip(photo, style, strict=True))
+    assert not torch.allclose(photo, augment(same, same, items, ALL, 0)[0])
+    assert 0 <= min(photo.min(), style.min()) <= max(photo.max(), style.max()) <= 1
+
+
+def test_changes_of_pictures_belong_to_the_sample() -> None:
+    pictures = frames()
+    (whole,) = augment_pictures(pictures, items=np.array([5, 6, 7]), config=ALL, seed=0, of="style")
+    (part,) = augment_pictures(pictures[1:2], items=np.array([6]), config=ALL, seed=0, of="style")
+    torch.testing.assert_close(whole[1:2], part)
+    (other,) = augment_pictures(pictures, items=np.array([5, 6, 7]), config=ALL, seed=1, of="style")
+    assert not torch.allclose(whole, other)
+
+
+def test_copies_are_changed_as_their_pictures() -> None:
+    pictures, items = frames(), np.arange(3)
+    made, copies = augment_pictures(pictures, pictures.clone(), items=items, config=ALL, seed=0, of="style")
+    torch.testing.assert_close(made, copies)
+    (alone,) = augment_pictures(pictures, items=items, config=ALL, seed=0, of="style")
+    torch.testing.assert_close(made, alone)
+    untouched = augment_pictures(pictures, copies, items=items, config=AugmentConfig(), seed=0, of="style")
+    assert untouched[0] is pictures
+    assert untouched[1] is copies
