@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.errors import CheckpointError, EnvironmentProblem, ParamsError, Problem, ShapeError, must
+from models.errors import CheckpointError, EnvironmentProblem, ParamsError, Problem, ShapeError, TrackingError, must
 from models.fold import folded
 from models.motion.avd import AvdNetwork
 from models.motion.background import BackgroundPredictor
 from models.motion.generator import EncodedSource, Generator
 from models.motion.keypoints import Detector, Keypoints
 from pipelines import registry
+from pipelines.carried import family_of
 from pipelines.registry import Store
 from pipelines.served.motion import Motion, MotionSession, joined
 from pipelines.train_stages import is_avd_trained
@@ -298,6 +299,9 @@ def from_version(uri: str, store: Store, *, device: Device = "auto") -> tuple[st
     """
     providers = _providers(device)
     version = registry.find(uri, store)
+    if family_of(version.tags) != "motion":
+        got, fix = "a stylising one", f"Use it so: inkmotion stylise --model {uri}"
+        raise TrackingError(must(version.uri, "be a motion model to animate with", got, fix))
     with tempfile.TemporaryDirectory(prefix="inkmotion-version-") as scratch:
         graph = registry.onnx_of(registry.resolve(version.uri, store, target=Path(scratch)))
         try:

@@ -1,10 +1,11 @@
 """The papers' own params files, ``papers/<paper>/params.yaml``: sparse, read by pipelines/params.py beside its own.
 
 A paper's file names rows; each row is trained on each of the paper's data sets with each of its seeds, as the
-experiment ``<row>-on-<dataset>-seed<k>``. Its reports stay apart from the project's own, in ``reports/papers``.
+experiment ``<row>-on-<dataset>-seed<k>``. Its ``experiments`` are trainings with names of their own, which are too long
+for the project's own graph. Their reports stay apart from the project's, in ``reports/papers``.
 
 Precedence, weakest first, over what params.yaml says for all experiments: ``all_rows``, ``profiles.<profile>.model``
-and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``. A null inherits.
+and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``; ``experiments.<name>``. A null inherits.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.params import ExperimentConfig
 
 FOLDER = Path("papers")
-SECTIONS = ("seeds", "trained_on", "profiles", "datasets", "all_rows", "rows", "tables")
+SECTIONS = ("seeds", "trained_on", "profiles", "datasets", "all_rows", "rows", "experiments", "tables")
 PROFILE_SECTIONS = ("datasets", "published", "model", "train", "rows")
 SAID_BY_NAMES = ("seed", "dataset")
 MAX_FILE_BYTES = 1 << 20
@@ -45,10 +46,12 @@ class Paper:
     rows: dict[tuple[str, str], tuple[str, ...]]
     """(row, data set) -> its experiments, in the order of the seeds."""
     tables: dict[str, TableConfig]
+    named: tuple[str, ...] = ()
+    """Those of the experiments that belong to no row."""
 
     def folders(self) -> Iterator[tuple[str, str]]:
         """(name, where its reports are below reports/) of each data set and experiment."""
-        for name in self.datasets:
+        for name in (*self.datasets, *self.named):
             yield name, f"{FOLDER}/{self.name}/{name}"
         for (row, dataset), names in self.rows.items():
             for seed, name in zip(self.seeds, names, strict=True):
@@ -89,6 +92,11 @@ class PaperFile:
         """(row, data set, experiments' names) of all that is trained."""
         for row, dataset in itertools.product(self.section("rows"), self.trained_on):
             yield row, dataset, tuple(f"{row}-on-{dataset}-seed{seed}" for seed in self.seeds)
+
+    def named(self) -> Iterator[tuple[str, list[Layer]]]:
+        """(name, what describes it) of each training that belongs to no row."""
+        for name in self.section("experiments"):
+            yield name, [(self.key("experiments", name), self.section("experiments", name))]
 
     def dataset_layers(self, name: str, profile: str) -> list[Layer]:
         """What describes a data set of the file's own, weakest first."""
@@ -161,6 +169,8 @@ def resolve(
         if made is not None:  # resolved once; its seeds change nothing else
             seeded = (replace(made, train=replace(made.train, seed=seed)) for seed in file.seeds)
             experiments.update(zip(names, seeded, strict=True))
+    named = {name: experiment(layers, published) for name, layers in file.named()}
+    experiments |= {name: made for name, made in named.items() if made is not None}
     return Paper(
         name=file.name,
         seeds=file.seeds,
@@ -168,6 +178,7 @@ def resolve(
         experiments=experiments,
         rows={(row, data): names for row, data, names in file.trainings()},
         tables=tables_of(file, problems),
+        named=tuple(named),
     )
 
 
@@ -187,6 +198,7 @@ def check_papers(files: Sequence[PaperFile], datasets: Sequence[str], experiment
     for file in files:
         names = [("datasets", name) for name in file.section("datasets")]
         names += [("experiments", name) for _, _, group in file.trainings() for name in group]
+        names += [("experiments", name) for name, _ in file.named()]
         for kind, name in names:
             if name in taken[kind]:
                 rule = f"give {kind} names of their own; {taken[kind][name]} has this one"
@@ -253,12 +265,12 @@ def _wrong_sections(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
         if key not in SECTIONS:
             yield Problem(f"{where}: {key}", raw[key], f"not be there; known here: {', '.join(SECTIONS)}")
     yield from _wrong_lists(where, raw)
-    found = {key: raw.get(key) or {} for key in ("profiles", "datasets", "all_rows", "rows", "tables")}
+    found = {key: raw.get(key) or {} for key in ("profiles", "datasets", "all_rows", "rows", "experiments", "tables")}
     for key, section in found.items():
         if not isinstance(section, Mapping):
             yield Problem(f"{where}: {key}", section, "be a mapping")
             return
-    for kind in ("rows", "datasets", "tables"):
+    for kind in ("rows", "datasets", "experiments", "tables"):
         yield from _wrong_entries(f"{where}: {kind}", found[kind])
     yield from _wrong_settings(f"{where}: all_rows", found["all_rows"])
     yield from _wrong_rows(f"{where}: rows", found["rows"])
@@ -288,6 +300,8 @@ def _wrong_entries(where: str, entries: Mapping[Any, Any]) -> Iterator[Problem]:
 
 def _wrong_lists(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
     seeds, names = raw.get("seeds"), raw.get("trained_on")
+    if seeds is None and names is None and not raw.get("rows"):
+        return  # named experiments alone
     if not _is_list(seeds, int) or min(seeds) < 0:
         yield Problem(f"{where}: seeds", seeds, "be a list of different whole numbers, 0 or more")
     elif not _is_list(names, str):

@@ -327,3 +327,24 @@ def test_rows_of_the_papers_are_what_their_names_say(root: Path, main: dict[str,
             dcf = of("dcf", dataset)
             assert (dcf.train.losses.gan, dcf.model.discriminator_norm) == ("hinge", "multi")
         assert of("jam", "celeb-df").model.width == of("articulated", "celeb-df").model.width == 1.0
+
+
+def test_trainings_with_names_of_their_own(main: dict[str, Any]) -> None:
+    raw = {
+        "profiles": {"sample": {"datasets": {"own": {"source": "samples/faces"}}}},
+        "datasets": {"own": {"watch": "samples/faces", "kind": "faces", "makes": "clips"}},
+        "experiments": {
+            "ink-longer": {"preset": "lwcomicgan", "dataset": "photos", "style_dataset": "paintings", "max_steps": 7},
+            "faces-longer": {"preset": "fomm", "dataset": "own", "model": {"temperature": 0.2}},
+        },
+    }
+    found = parsed(main, raw)
+    ink, faces = found.experiment("ink-longer"), found.experiment("faces-longer")
+    assert (ink.train.max_steps, ink.style_dataset, faces.train.max_steps) == (7, "paintings", 120)
+    assert "ink-longer" not in found.experiments
+    assert found.report_folders()["ink-longer"] == "papers/one/ink-longer"
+    raw["experiments"]["faces-longer"]["style_dataset"] = "paintings"
+    raw["experiments"]["fomm-faces"] = {"preset": "fomm", "dataset": "own"}
+    text = problems(main, raw)
+    assert "experiments.faces-longer.style_dataset must be null: this preset learns from one data set" in text
+    assert "give experiments names of their own; params.yaml has this one; got 'fomm-faces'" in text
