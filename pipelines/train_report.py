@@ -54,6 +54,7 @@ class TrainReport:
     experiment: str
     preset: str
     dataset: str
+    style_dataset: str | None
     split_rule: str
     """How test clips were set apart: ``identity``, ``source`` or ``time``."""
     data_sha256: str
@@ -70,7 +71,9 @@ class TrainReport:
     data_wait_share: float
     best_step: int
     best_metric: float | None
-    """Validation L1 of the best checkpoint."""
+    """Validation figure of the best checkpoint: L1, or KID in the style family."""
+    validation: dict[str, float]
+    """Figures of the final model, by name."""
     validation_l1: float | None
     """Of the final model."""
     validation_copy_source_l1: float | None
@@ -116,11 +119,13 @@ def make_report(
         experiment=made.job.experiment,
         preset=made.job.preset,
         dataset=dataset,
+        style_dataset=made.job.tags.get("style_dataset"),
         split_rule=split_rule,
         data_sha256=made.info.data,
         run_name=made.job.run_name,
         run_folder=made.job.run_folder,
         backend=backend,
+        validation=dict(made.info.metrics),
         validation_l1=made.info.metrics.get(L1),
         validation_copy_source_l1=made.info.metrics.get(COPY_L1),
         first_loss=first,

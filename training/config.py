@@ -133,6 +133,9 @@ class TrainConfig(ABC):
     max_steps: int = 100_000
     max_epochs: int | None = None
     """In place of ``max_steps``: an epoch visits every clip (or identity, or photo) ``num_repeats`` times."""
+    max_seconds: float | None = None
+    """The training also ends with the first step after so long, of all attempts together; null: never. Then how many
+    steps it takes depends on the machine."""
     num_workers: int | None = None
     """Processes; null: one per GPU, or 1 without a GPU."""
     num_threads: int | None = None
@@ -209,6 +212,12 @@ class TrainConfig(ABC):
         return [
             *((getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more") for key in at_least_one),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
+            (
+                self.max_seconds is None or self.max_seconds > 0,
+                "max_seconds",
+                self.max_seconds,
+                "be above 0, or null",
+            ),
             (self.gamma > 0, "gamma", self.gamma, "be above 0"),
             (self.max_epochs is None or self.max_epochs >= 1, "max_epochs", self.max_epochs, "be 1 or more, or null"),
             (

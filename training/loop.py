@@ -196,6 +196,7 @@ class Loop:
                 self.interrupted = True
                 break
             values = self._step(pairs)
+            self._end_in_time()
             best = self._validate(values)
             self.clock.note(time.perf_counter() - began_s)
             self._tell(values)
@@ -203,6 +204,14 @@ class Loop:
                 self._save()
         if self._saved_step != self.state.step:
             self._save()
+
+    def _end_in_time(self) -> None:
+        """Let this step be the last one when the time is up; rank 0's clock counts."""
+        if self.train.max_seconds is None:
+            return
+        spent_s = self._before_s + time.perf_counter() - self.clock.began_s
+        if float(self.world.gather([spent_s])[0, 0]) >= self.train.max_seconds:
+            self.state.stopped_early = True
 
     def _step(self, pairs: PairBatch) -> dict[str, float]:
         """Take one step; when it can't be taken, this rank's batch is kept."""
@@ -228,7 +237,8 @@ class Loop:
         return None if self.world.share(error, stop=self.outside.stop()) else pairs
 
     def _is_due(self, every_steps: int) -> bool:
-        return every_steps > 0 and (self.state.step % every_steps == 0 or self.state.step == self.train.max_steps)
+        is_last = self.state.stopped_early or self.state.step == self.train.max_steps
+        return every_steps > 0 and (self.state.step % every_steps == 0 or is_last)
 
     def _validate(self, values: dict[str, float]) -> bool:
         """Judge when it is time to; whether this is the best so far."""
@@ -241,7 +251,7 @@ class Loop:
         if self.outside.judged_by not in judged:
             return False
         best, patience = self.state.judge(judged[self.outside.judged_by]), self.train.early_stop_patience
-        self.state.stopped_early = patience is not None and self.state.validations_since_best >= patience
+        self.state.stopped_early |= patience is not None and self.state.validations_since_best >= patience
         return best
 
     def _tell(self, values: dict[str, float]) -> None:

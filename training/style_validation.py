@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.contracts import ShardClip
-from models.perceptual import build_perceptual
-from training.metrics.kernel import kernel_distance
+from training.metrics.features import EffnetLite0
+from training.metrics.kernel import mmd2
 from training.phases import Recipe
 from training.shard_reader import ShardReader
 from training.validation import batched_range
@@ -51,8 +51,9 @@ class StyleValidation:
         if len(test) < 2 and world.is_first:
             log.warning("the photos have %d of split test: the training is not validated on its way", len(test))
         self._photos = _whole(photos, test if len(test) >= 2 else [], size_px)
-        self._backbone = build_perceptual("effnet-lite0")
+        self._judge = EffnetLite0()
         self._styles = self._features(_whole(styles, styles.clips("train")[:MAX_STYLES], size_px))
+        self._untouched = self._features(self._photos)
 
     def run(self, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """Judge networks that are in eval mode.
@@ -63,22 +64,21 @@ class StyleValidation:
         """
         if not len(self._photos) or len(self._styles) < 2:
             return {}
-        made = [self.recipe.stylise(networks, self._photos[part]) for part in batched_range(len(self._photos), BATCH)]
-        drawings = torch.cat(made).to("cpu", torch.float32).mul_(255).round_().to(torch.uint8)
-        figures = {KID: drawings, PHOTO_KID: self._photos}
-        return {name: kernel_distance(self._features(of), self._styles) for name, of in figures.items()}
+        parts = batched_range(len(self._photos), BATCH)
+        made = [self.recipe.stylise(networks, torch.from_numpy(self._photos[part])) for part in parts]
+        drawings = torch.cat(made).to("cpu", torch.float32).mul(255).round().to(torch.uint8).numpy()
+        kid = mmd2(self._features(drawings), self._styles)
+        return {KID: kid, PHOTO_KID: mmd2(self._untouched, self._styles)}
 
-    @torch.no_grad()
-    def _features(self, pictures: Tensor) -> np.ndarray:
-        """Means over the last level's map, (N, C)."""
-        parts = (pictures[part].float() / 255 for part in batched_range(len(pictures), BATCH))
-        found = [self._backbone(part)[-1].mean(dim=(2, 3)).double().numpy() for part in parts]
-        return np.concatenate(found) if found else np.empty((0, 1))
+    def _features(self, pictures: np.ndarray) -> np.ndarray:
+        """Of uint8 (N, 3, H, W), float64 (N, D)."""
+        found = [self._judge.look(picture.transpose(1, 2, 0)).features for picture in pictures]
+        return np.stack(found).astype(np.float64) if found else np.empty((0, 1))
 
 
-def _whole(reader: ShardReader, stills: Sequence[ShardClip], size_px: int) -> Tensor:
+def _whole(reader: ShardReader, stills: Sequence[ShardClip], size_px: int) -> np.ndarray:
     """Whole stills at the networks' size, uint8, (N, 3, H, W)."""
     frames = [reader.frames(still, (0,))[0] for still in stills]
     sized = [cv2.resize(frame, (size_px, size_px), interpolation=cv2.INTER_AREA) for frame in frames]
     stack = np.stack(sized) if sized else np.empty((0, size_px, size_px, 3), np.uint8)
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+    return np.ascontiguousarray(stack.transpose(0, 3, 1, 2))

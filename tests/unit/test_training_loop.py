@@ -249,3 +249,17 @@ def test_together_shares_one_ranks_failure() -> None:
     with pytest.raises(ClipError, match="broken"):
         world.together(fail)
     assert world.gather([1.0, 2.0]).tolist() == [[1.0, 2.0]]
+
+
+def test_a_training_ends_when_its_time_is_up() -> None:
+    made, saved = loop(
+        config(max_steps=50, max_seconds=1e-6, checkpoint_every_steps=100),
+        Toy(),
+        judged_by=L1,
+        validate=lambda networks: {L1: 1.0},
+    )
+    made.run(batches())
+    assert (made.state.step, made.state.stopped_early, saved) == (1, True, [1])
+    later, _ = loop(config(max_steps=50, max_seconds=3600.0), Toy())
+    later.run(batches())
+    assert (later.state.step, later.state.stopped_early) == (50, False)
