@@ -208,11 +208,11 @@ def train(
 
 @app.command(rich_help_panel=STAGES)
 def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
-    """Reconstruct the test split: L1, AKD, MKR and AED beside copy-source, and pictures.
+    """Judge a trained model on the test split: reconstructions beside copy-source, drawings beside untouched photos.
 
-    Example: `inkmotion evaluate fomm-faces`.
+    Examples: `inkmotion evaluate fomm-faces`, `inkmotion evaluate ink`.
     """
-    from pipelines.evaluate import run as stage
+    from pipelines.judging import run as stage
 
     show(stage(name, *settings()))
 

@@ -6,15 +6,19 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.catalog import MODELS
 from models.errors import CheckpointError, must
+from models.families import Family
+from models.motion.config import MotionConfig
 from models.perceptual import VGG19_FILE, lite0_file
+from pipelines.carried import FAMILY_TAG
 from pipelines.engines import from_checkpoint
 from pipelines.lineage import data_tags, git_tags
 from pipelines.modelcard import model_card
@@ -23,7 +27,8 @@ from pipelines.registry import SERVED_TAG, Parcel, Store, Version, find, promote
 from pipelines.served.motion import MotionSession
 from pipelines.sources import licences
 from pipelines.stage import Paths, only_writer, write_report
-from training.checkpoint import file_sha256
+from pipelines.style_variants import Variant
+from training.checkpoint import file_sha256, read_info
 from training.config import TrainConfig
 from training.feed import ShardReader
 from training.tracking.jsonl import RECORDS_NAME
@@ -34,6 +39,16 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """Largest difference of a pixel, in [0, 1], that ONNX may have from torch."""
 CHECKED_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """An exported model."""
+
+    onnx: Path
+    difference: float
+    """Largest difference of a pixel, in [0, 1], to torch on test frames."""
+    variants: tuple[Variant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +66,8 @@ class RegisterReport:
     onnx_bytes: int
     onnx_difference: float
     """Largest difference of a pixel between ONNX Runtime and torch on test frames."""
+    variants: tuple[Variant, ...]
+    """Reduced graphs beside it."""
     weights_sha256: str
     metric: float
     metric_data: str
@@ -67,37 +84,56 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
     started_s = time.monotonic()
     store = store_of(params, paths)
     with only_writer(paths.report("register", name)), tempfile.TemporaryDirectory() as scratch:
-        engine, info = from_checkpoint(paths.trained(name), device="cpu")
+        experiment, opset = params.experiment(name), params.registration.onnx_opset
+        family, info = MODELS[experiment.preset].family, read_info(paths.trained(name))
         judged = _evaluation(name, paths, info.sha256)
-        onnx = Path(scratch) / "motion.onnx"
-        _export(engine, info, onnx, opset=params.registration.onnx_opset)
-        frames = _test_frames(params.experiment(name).dataset, paths)
-        difference = compare(engine, MotionSession(onnx), frames)
-        if not difference <= TOLERANCE:
-            raise CheckpointError(must(str(onnx), f"agree with torch to {TOLERANCE}", difference, "Report this fault"))
-        tags = _tags(name, params, paths, info=info, judged=judged)
-        tags[SERVED_TAG] = served_as(params.registration.onnx_opset)
+        reader = ShardReader(paths.shards(experiment.dataset))
+        graph = _exporter(family)(paths.trained(name), reader, Path(scratch), opset)
+        if not graph.difference <= TOLERANCE:
+            rule = f"agree with torch to {TOLERANCE}"
+            raise CheckpointError(must(str(graph.onnx), rule, graph.difference, "Report this fault"))
+        tags = _tags(name, params, paths, info=info, judged=judged) | _variant_tags(graph)
+        tags |= {FAMILY_TAG: family, SERVED_TAG: served_as(opset, family)}
         card = model_card(name, tags=tags, evaluation=judged)
         parcel = Parcel(
             name=name,
             run_id=_run_id(name, paths, store),
-            onnx=onnx,
+            onnx=graph.onnx,
             checkpoint=paths.trained(name),
             card=card,
             tags=tags,
             size_px=info.model.size_px,
+            family=family,
+            variants={variant.name: variant.path for variant in graph.variants},
         )
         version = register(parcel, store)
-        onnx_bytes = onnx.stat().st_size
         promoted, sentence = False, "promotion is switched off (registration.promote)"
         if params.registration.promote:
             decision = promote(name, params, paths)
             promoted, sentence = decision.promoted, decision.sentence
         version = find(version.uri, store)
-        report = _report(version, (promoted, sentence), onnx_bytes, difference, time.monotonic() - started_s)
+        report = _report(version, (promoted, sentence), graph, time.monotonic() - started_s)
         write_report(paths.report("register", name), report)
     log.info("registered %s: %s", version.uri, sentence)
     return report
+
+
+def _exporter(family: Family) -> Callable[[Path, ShardReader, Path, int], Graph]:
+    if family == "style":
+        from pipelines.register_style import export
+
+        return export
+    return _motion_graph
+
+
+def _motion_graph(trained: Path, reader: ShardReader, folder: Path, opset: int) -> Graph:
+    from models.export import export_motion
+
+    engine, info = from_checkpoint(trained, device="cpu")
+    assert isinstance(info.model, MotionConfig), "a motion preset has motion networks"
+    onnx = folder / "motion.onnx"
+    export_motion(engine.networks, info.model, onnx, opset=opset)
+    return Graph(onnx=onnx, difference=compare(engine, MotionSession(onnx), _test_frames(reader)))
 
 
 def compare(engine: Any, session: MotionSession, frames: np.ndarray) -> float:
@@ -107,14 +143,7 @@ def compare(engine: Any, session: MotionSession, frames: np.ndarray) -> float:
     return float(np.abs(wanted - got).max())
 
 
-def _export(engine: Any, info: Any, path: Path, *, opset: int) -> None:
-    from models.export import export_motion
-
-    export_motion(engine.networks, info.model, path, opset=opset)
-
-
-def _test_frames(dataset: str, paths: Paths) -> np.ndarray:
-    reader = ShardReader(paths.shards(dataset))
+def _test_frames(reader: ShardReader) -> np.ndarray:
     clip = (reader.clips("test") or reader.clips())[0]
     positions = np.linspace(0, clip.num_frames - 1, CHECKED_FRAMES).round().astype(int)
     return reader.frames(clip, positions.tolist())
@@ -154,28 +183,57 @@ def _run_id(name: str, paths: Paths, store: Store) -> str | None:
 
 def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
     experiment = params.experiment(name)
-    shards = paths.shards(experiment.dataset)
+    folders = [paths.shards(dataset) for dataset in experiment.datasets]
     return {
         **git_tags(paths.root),
-        **data_tags(paths.root, shards, paths.trained(name)),
+        **data_tags(paths.root, *folders, paths.trained(name)),
         **_pretrained(info.train),
         "weights.sha256": info.sha256,
         "data.index_sha256": info.data,
         "data.dataset": experiment.dataset,
+        **({"data.style_dataset": experiment.style_dataset} if experiment.style_dataset else {}),
         "data.split_rule": judged["split_rule"],
-        "data.licences": licences(params.dataset(experiment.dataset), paths.root),
+        "data.licences": "; ".join(licences(params.dataset(one), paths.root) for one in experiment.datasets),
         "profile": params.profile,
         "preset": info.preset,
         "training.step": str(info.step),
         "training.images_seen": str(info.images_seen),
         "config.model": json.dumps(asdict(info.model)),
         "config.train": json.dumps(asdict(info.train)),
-        "metric.name": judged["metric"],
-        "metric.better": "lower",
-        "metric.value": repr(judged["test"]["l1"]),
-        "metric.copy_source": repr(judged["test"]["copy_source_l1"]),
-        "metric.data": _judged_on(judged),
+        **_metric_tags(judged),
     }
+
+
+def _metric_tags(judged: Mapping[str, Any]) -> dict[str, str]:
+    """The figure that versions are compared by, and that of doing nothing."""
+    name = judged["metric"]
+    if "test" in judged:
+        value, nothing, data = judged["test"]["l1"], judged["test"]["copy_source_l1"], _judged_on(judged)
+        idle = "metric.copy_source"
+    else:
+        value, nothing = judged["made"][name]["value"], judged["untouched"][name]["value"]
+        idle, data = "metric.untouched", _drawn_on(judged)
+    return {
+        "metric.name": name,
+        "metric.better": "lower",
+        "metric.value": repr(value),
+        idle: repr(nothing),
+        "metric.data": data,
+    }
+
+
+def _variant_tags(graph: Graph) -> dict[str, str]:
+    tags = {}
+    for variant in graph.variants:
+        tags[f"variant.{variant.name}.bytes"] = str(variant.num_bytes)
+        tags[f"variant.{variant.name}.difference"] = repr(variant.mean_difference)
+    return tags
+
+
+def _drawn_on(judged: Mapping[str, Any]) -> str:
+    sets = f"{judged['data_sha256'][:16]} and {judged['style_data_sha256'][:16]}, {judged['split_rule']} split"
+    counts = f"{judged['num_photos']} photos, {judged['num_style_pictures']} style pictures"
+    return f"{sets}, {counts}, {judged['size_px']} px"
 
 
 def _judged_on(judged: Mapping[str, Any]) -> str:
@@ -193,9 +251,7 @@ def _pretrained(train: TrainConfig) -> dict[str, str]:
     return {f"pretrained.{train.perceptual_backbone}.sha256": file_sha256(Path(path)) if Path(path).is_file() else "?"}
 
 
-def _report(
-    version: Version, decided: tuple[bool, str], onnx_bytes: int, difference: float, seconds: float
-) -> RegisterReport:
+def _report(version: Version, decided: tuple[bool, str], graph: Graph, seconds: float) -> RegisterReport:
     return RegisterReport(
         name=version.name,
         version=version.version,
@@ -204,8 +260,9 @@ def _report(
         promoted=decided[0],
         decision=decided[1],
         run_id=version.run_id,
-        onnx_bytes=onnx_bytes,
-        onnx_difference=difference,
+        onnx_bytes=graph.onnx.stat().st_size,
+        onnx_difference=graph.difference,
+        variants=graph.variants,
         weights_sha256=version.tags["weights.sha256"],
         metric=float(version.tags["metric.value"]),
         metric_data=version.tags["metric.data"],

@@ -1,0 +1,24 @@
+"""The evaluate stage, by the family of the experiment's model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models.catalog import MODELS
+from pipelines.params import Params
+from pipelines.stage import Paths
+
+if TYPE_CHECKING:
+    from pipelines.evaluate import EvaluateReport
+    from pipelines.evaluate_style import StyleEvaluateReport
+
+
+def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvaluateReport:
+    """Judge an experiment's exported model; see `pipelines.evaluate.run` and `pipelines.evaluate_style.run`."""
+    if MODELS[params.experiment(name).preset].family == "style":
+        from pipelines import evaluate_style
+
+        return evaluate_style.run(name, params, paths)
+    from pipelines import evaluate
+
+    return evaluate.run(name, params, paths)
