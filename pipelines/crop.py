@@ -235,6 +235,7 @@ _NOT_OF_AN_ITEM: dict[str, Any] = {
     "mirror": None,
     "video_url": None,
     "max_items": None,
+    "only": None,
     "clips_per_shard": 1,
     "jpeg_quality": 1,
 }

@@ -71,6 +71,7 @@ def _by_metadata(config: DatasetConfig, rows: Sequence[LedgerRow], raw: Path) ->
     for segment in segments:
         of_video.setdefault(segment.video_id, []).append(segment)
     items = {row.video_id or Path(row.item).stem: row for row in rows}
+    takes_all = config.max_items is None and config.only is None
     without = [
         LedgerRow(
             item=row.name, origin=f"{METADATA_NAME}:{row.row}", state="rejected", reason=row.reason, detail=row.detail
@@ -79,7 +80,7 @@ def _by_metadata(config: DatasetConfig, rows: Sequence[LedgerRow], raw: Path) ->
     ]
     for video_id, wanted in of_video.items():
         row = items.get(video_id)
-        if row is None and config.max_items is None or row is not None and row.state == "rejected":
+        if row is None and takes_all or row is not None and row.state == "rejected":
             without += [_no_video(segment, row) for segment in wanted]
     extras = {row.item: tuple(of_video.get(video_id, ())) for video_id, row in items.items()}
     return CutWork(task=cut_segments, extras=extras, without_item=tuple(without))

@@ -23,7 +23,7 @@ __all__ = ["COLUMNS", "add", "check", "listed", "shown"]
 COLUMNS = ("name", "kind", "expected", "size", "licence", "how", "used by")
 """Of `listed`."""
 _WIDTH = 100
-_NOT_OF_THE_CUT = ("kind", "preset", "source", "mirror", "video_url", "accept_terms", "max_items")
+_NOT_OF_THE_CUT = ("kind", "preset", "source", "mirror", "video_url", "accept_terms", "max_items", "only")
 
 
 def listed(params: Params | None) -> list[tuple[str, ...]]:

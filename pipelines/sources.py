@@ -16,7 +16,7 @@ from models.errors import ParamsError, Problem, SourceError, must
 from pipelines.lineage import licence_note
 from preprocessing.config import DatasetConfig
 from preprocessing.datasets.catalog import dataset_spec
-from preprocessing.datasets.listing import metadata_listing
+from preprocessing.datasets.listing import chosen, metadata_listing
 from preprocessing.datasets.local import LocalFolder, safe_names
 from preprocessing.datasets.spec import DatasetSpec, Item, Listing, Remote
 from preprocessing.fetch import Fetcher, Wanted, mirrored
@@ -89,9 +89,14 @@ def listing(name: str, root: Path, config: DatasetConfig, fetcher: Fetcher, scra
         found = replace(found, items=tuple(_here(item) for item in found.items))
     else:
         found = _own(name, folder, config)
-    items = found.items[: config.max_items]
+    items = chosen(found.items, config)
+    if found.items and not items:
+        offered = f"{len(found.items)} files in {shown_source(config)} (as {found.items[0].origin})"
+        got = f"{config.only!r}, and none of {offered} does"
+        raise SourceError(must(f"datasets.{name}.only", "match a file's name", got, "Mend the pattern, or set null"))
     if not items:
-        raise SourceError(must(f"data set {name}", "offer something", f"nothing in {shown_source(config)}"))
+        fix = "Put the media there, or name their folder in datasets." + name + ".source"
+        raise SourceError(must(f"data set {name}", "offer something", f"nothing in {shown_source(config)}", fix))
     return replace(found, items=items)
 
 

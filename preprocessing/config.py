@@ -42,6 +42,9 @@ class DatasetConfig:
     """Whether the preset's terms, which `inkmotion datasets show` prints, are accepted."""
     max_items: int | None = None
     """Take only the first so many items of the source, for a try; null: all."""
+    only: str | None = None
+    """Take only the files whose name this pattern matches, with ``*``, ``?`` and ``[...]`` as in a shell: ``anime-*``.
+    Folders do not count, capitals do. null: all."""
     makes: Literal["clips", "stills"] = "clips"
     """The folder under data/ that the cut fills: stills for images and films, clips for the rest."""
     cut: CutRule | None = None
@@ -58,7 +61,8 @@ class DatasetConfig:
     """``official``: as the source's lists say; ``identity`` or ``source``: all of one stays together; ``time``: the
     last part of each source is the test."""
     test_share: float = 0.25
-    """Share of the identities, sources or (split by time) of each source's frames that is tested."""
+    """Share of the identities, sources or (split by time) of each source's frames that is tested: one at least, but of
+    pictures none at 0."""
     gap_frames: int = 12
     """Split by time: frames dropped between the training part and the tested part."""
     unseen: tuple[str, ...] = ()
@@ -142,10 +146,21 @@ class DatasetConfig:
             ),
             (self.video_url is None or "{id}" in self.video_url, "video_url", self.video_url, "hold {id}"),
             (self.max_items is None or self.max_items >= 1, "max_items", self.max_items, "be 1 or more, or null"),
+            (
+                _is_pattern(self.only),
+                "only",
+                self.only,
+                "be a file name's pattern, as anime-*, without slashes, or null",
+            ),
             (_is_inside(self.metadata), "metadata", self.metadata, "be a file's path inside the source"),
             (_is_inside(self.boxes), "boxes", self.boxes, "be a file's path inside the source"),
             (self.size_px >= 16 and self.size_px % 2 == 0, "size_px", self.size_px, "be an even number, 16 or more"),
-            (0 < self.test_share < 1, "test_share", self.test_share, "lie in (0, 1)"),
+            (
+                0 < self.test_share < 1 or self.kind == "images" and self.test_share == 0,
+                "test_share",
+                self.test_share,
+                f"lie in {'[' if self.kind == 'images' else '('}0, 1)",
+            ),
             (self.gap_frames >= 0, "gap_frames", self.gap_frames, "be 0 or more"),
             (_has_group(self.identity_pattern), "identity_pattern", self.identity_pattern, "be a regex with a group"),
             (self.min_frames >= 2 or still, "min_frames", self.min_frames, "be 2 or more"),
@@ -230,6 +245,10 @@ class FetchConfig:
 
 def _is_inside(path: str | None) -> bool:
     return path is None or bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
+def _is_pattern(pattern: str | None) -> bool:
+    return pattern is None or 0 < len(pattern) <= 255 and pattern.isprintable() and not set(pattern) & set("/\\")
 
 
 def _has_group(pattern: str | None) -> bool:

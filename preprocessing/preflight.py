@@ -17,7 +17,7 @@ from typing import Any
 from models.errors import InkmotionError, SourceError, must
 from preprocessing.config import DatasetConfig
 from preprocessing.crop import limits_of
-from preprocessing.datasets.listing import metadata_listing
+from preprocessing.datasets.listing import chosen, metadata_listing
 from preprocessing.datasets.local import LocalFolder, safe_names
 from preprocessing.datasets.spec import DatasetSpec, Item, Listing
 from preprocessing.preflight_checks import check_counts, check_rows, check_same, check_splits, units_of
@@ -59,13 +59,17 @@ def check_folder(
     """
     told = Told()
     found = _listed(name, folder, config, spec, told)
-    looks = _looked(found.items, config, progress)
+    wanted = chosen(found.items, config)
+    if found.items and not wanted:
+        where, got = f"datasets.{name}.only", f"{config.only!r}, and none of {len(found.items)} does"
+        told.add("error", where, must(where, "match a file's name", got, "Mend the pattern, or set null"))
+    looks = _looked(wanted, config, progress)
     for look in looks:
         if look.error is not None:
             told.item(look.item.origin, look.error)
     _check_boxes(found, told)
     segments = check_rows(found, config, told)
-    _check_names(found.items, told)
+    _check_names(wanted, told)
     usable = [look for look in looks if look.error is None]
     _check_yield(looks, config, told)
     _check_sizes(usable, config, told)
@@ -107,7 +111,7 @@ def _looked(items: Sequence[Item], config: DatasetConfig, progress: Progress | N
     """Each item opened once; hashing and ffmpeg work outside Python, so threads suffice."""
     looks = {}
     with ThreadPoolExecutor(max_workers=min(_NUM_THREADS, os.cpu_count() or 1)) as pool:
-        waiting = {pool.submit(_look, item, config): item.name for item in items[: config.max_items]}
+        waiting = {pool.submit(_look, item, config): item.name for item in items}
         try:
             for done, future in enumerate(as_completed(waiting), start=1):
                 looks[waiting[future]] = future.result()
@@ -116,7 +120,7 @@ def _looked(items: Sequence[Item], config: DatasetConfig, progress: Progress | N
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [looks[item.name] for item in items[: config.max_items]]
+    return [looks[item.name] for item in items]
 
 
 def _look(item: Item, config: DatasetConfig) -> Look:

@@ -16,7 +16,7 @@ from preprocessing.config import DatasetConfig
 from preprocessing.datasets.spec import DatasetSpec, Listing
 from preprocessing.ledger import LedgerRow
 from preprocessing.preflight_types import Level, Look, Told
-from preprocessing.splits import MIN_IDENTITIES, MIN_PART_FRAMES, identity_of, whose
+from preprocessing.splits import MIN_IDENTITIES, MIN_PART_FRAMES, identity_of, is_only_picture, whose
 
 if TYPE_CHECKING:
     from preprocessing.metadata import Segment
@@ -238,10 +238,13 @@ def _check_drawn(where: str, units: Sequence[Unit], config: DatasetConfig, told:
     groups: dict[str, set[str]] = defaultdict(set)
     for unit in units:
         groups[getattr(unit, what)].add(unit.identity)
-    if len(groups) < needed:
+    if is_only_picture(config, len(groups)):
+        told.add("warning", where, "There is a single picture: it will train, and nothing is left to test.")
+    elif len(groups) < needed:
         words = "identities" if what == "identity" else "sources"
         got = f"{len(groups)} {words}, and a split by {what} needs {needed}"
         fix = "Use split: time" if len(groups) < 2 or config.kind == "film" else "Use split: source, or time"
+        fix = "Use split: source" if config.kind == "images" else fix
         told.add("error", where, must(where, f"fit the number of {words}", got, fix))
     people = Counter(unit.identity for unit in {unit.source: unit for unit in units}.values())
     shared = [identity for identity, number in people.items() if number > 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,8 @@ from models.contracts import Clip, Split
 from models.errors import ClipError, ParamsError, Problem, must
 from preprocessing.config import DatasetConfig
 from preprocessing.ledger import LedgerRow
+
+logger = logging.getLogger(__name__)
 
 MIN_IDENTITIES = 10
 """A split by identity with fewer says nothing."""
@@ -89,18 +92,29 @@ def assign(name: str, clips: Sequence[Clip], config: DatasetConfig) -> list[Clip
         config: rule, share, seed, unseen identities.
 
     Raises:
-        ParamsError: too few identities or sources for the rule.
+        ParamsError: too few identities or sources for the rule. A single picture is no error, but trains.
         ClipError: an identity or source is on both sides.
     """
+    if config.kind == "images" and config.split == "time":
+        problem = Problem(f"datasets.{name}.split", "time", "be source, identity or official for pictures")
+        raise ParamsError([problem])
     if config.split not in ("time", "official"):
         groups = {clip.id: clip.identity if config.split == "identity" else clip.origin_sha256 for clip in clips}
         seen = {groups[clip.id] for clip in clips if clip.identity not in config.unseen}
-        _check_enough(name, config, len(seen))
+        if is_only_picture(config, len(seen)):
+            logger.warning("data set %s has a single picture: it trains, and nothing is left to test", name)
+        else:
+            _check_enough(name, config, len(seen))
         tested = _drawn(seen, config.seed, config.test_share)
         clips = [replace(clip, split="test" if groups[clip.id] in tested else "train") for clip in clips]
     done = [replace(clip, split="unseen") if clip.identity in config.unseen else clip for clip in clips]
     check_leaks(name, done, by_time=config.split == "time")
     return done
+
+
+def is_only_picture(config: DatasetConfig, groups: int) -> bool:
+    """Whether a data set of pictures has but one: a style may be a single picture, so that is no error."""
+    return config.kind == "images" and config.split == "source" and groups == 1
 
 
 def check_leaks(name: str, clips: Iterable[Clip], *, by_time: bool) -> None:
@@ -126,7 +140,8 @@ def check_leaks(name: str, clips: Iterable[Clip], *, by_time: bool) -> None:
 
 def _check_enough(name: str, config: DatasetConfig, groups: int) -> None:
     if config.split == "identity" and groups < MIN_IDENTITIES:
-        rule = f"be time, for there are {groups} identities and a split by identity needs {MIN_IDENTITIES}"
+        other = "source" if config.kind == "images" else "time"
+        rule = f"be {other}, for there are {groups} identities and a split by identity needs {MIN_IDENTITIES}"
         raise ParamsError([Problem(f"datasets.{name}.split", "identity", rule)])
     if config.split == "source" and groups < 2:
         rule = f"be time, for there are {groups} sources and a split by source needs 2"
@@ -134,6 +149,8 @@ def _check_enough(name: str, config: DatasetConfig, groups: int) -> None:
 
 
 def _drawn(groups: set[str], seed: int, share: float) -> set[str]:
-    """A share of the groups, at least one and not all of them."""
+    """A share of the groups, at least one (a share of 0: none) and not all of them."""
+    if share == 0 or len(groups) < 2:
+        return set()
     order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).hexdigest())
     return set(order[: min(max(1, round(share * len(order))), max(1, len(order) - 1))])

@@ -20,6 +20,7 @@ from preprocessing.ledger import LedgerRow
 from preprocessing.smooth import smooth_path, write_smooth
 from preprocessing.splits import whose
 from preprocessing.video import open_video
+from preprocessing.video_pillow import num_pictures
 from preprocessing.video_types import MediaError
 
 
@@ -28,7 +29,7 @@ def image_item(row: LedgerRow, source: Path, config: DatasetConfig, target: Path
 
     Args:
         row: the item, as the download's ledger has it.
-        source: its file. Of an animated GIF, PNG or WebP the first frame counts.
+        source: its file. Of an animated GIF, PNG or WebP the first frame counts, and the ledger says so.
         config: of its data set. A picture whose square is smaller than ``min_side_px`` is rejected.
         target: folder for the still, which exists.
 
@@ -39,11 +40,12 @@ def image_item(row: LedgerRow, source: Path, config: DatasetConfig, target: Path
         EnvironmentProblem: the still can't be written (a full disk).
     """
     with turned_away(row, target) as failed:
-        picture = read_still(source, config)
+        picture, num_frames = _read(source, config)
         box = central_square((picture.shape[1], picture.shape[0]))
         check_side(row.item, box.width, config)
         still = crop_frames(picture[None], box, size_px=config.size_px)[0]
-        return written_still(still, row, config, target, box=box)
+        detail = f"the first of its {num_frames} frames" if num_frames > 1 else ""
+        return written_still(still, row, config, target, box=box, detail=detail)
     return ItemResult(row=row.rejected(failed[0]))
 
 
@@ -53,12 +55,17 @@ def read_still(source: Path, config: DatasetConfig) -> np.ndarray:
     Raises:
         MediaError: it is unreadable, too large, or no still picture.
     """
+    return _read(source, config)[0]
+
+
+def _read(source: Path, config: DatasetConfig) -> tuple[np.ndarray, int]:
+    """As `read_still`, and how many frames the file holds."""
     try:
         with open_video(source, limits=limits_of(config)) as reader:
             if reader.info.decoder != "pillow":
                 got = f"a video of {reader.info.num_frames} frames"
                 raise MediaError(must(source.name, "be a picture", got, "Use kind: film for its stills"), "unsupported")
-            return np.array(next(reader.batches(1))[0])
+            return np.asarray(next(reader.batches(1))[0]), max(reader.info.num_frames, num_pictures(source))
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:  # what Pillow's parsers let through
         if isinstance(error, OSError) and error.errno is not None:  # the machine's
             raise

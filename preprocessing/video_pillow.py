@@ -30,6 +30,16 @@ def examine(path: Path, limits: Limits) -> VideoInfo:
     return VideoInfo(width=width, height=height, num_frames=1, fps=1.0, decoder="pillow", has_audio=False)
 
 
+def num_pictures(path: Path) -> int:
+    """How many pictures an animated PNG or WebP holds; 1 for every other file.
+
+    Raises:
+        MediaError: unreadable.
+    """
+    with _opened(path) as opened:
+        return int(getattr(opened, "n_frames", 1)) if opened.format in ("PNG", "WEBP") else 1
+
+
 def _picture_size(path: Path) -> tuple[int, int]:
     with _opened(path) as picture:
         width, height = picture.size
@@ -58,7 +68,8 @@ def picture(path: Path, limits: Limits) -> np.ndarray:
     examine(path, limits)
     with _opened(path) as opened:
         try:
-            return on_white(ImageOps.exif_transpose(opened))
+            ImageOps.exif_transpose(opened, in_place=True)  # a photo may be 40 megapixels: no copy that need not be
+            return on_white(opened)
         except (OSError, ValueError, SyntaxError) as error:
             raise MediaError(must(path.name, "be decodable", str(error)[:200]), "truncated") from None
 
@@ -72,4 +83,4 @@ def on_white(image: Image.Image) -> np.ndarray:
         pixels = image.convert("RGBA")
         canvas = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
         return np.asarray(Image.alpha_composite(canvas, pixels).convert("RGB")).copy()
-    return np.asarray(image.convert("RGB")).copy()
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

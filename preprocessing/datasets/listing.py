@@ -6,6 +6,7 @@ become items with a problem, never a path outside the folder.
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
 import re
@@ -55,6 +56,13 @@ def find_base(root: Path, *names: str) -> Path:
         return root
     inner = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.is_symlink() and holds(entry)]
     return inner[0] if len(inner) == 1 else root
+
+
+def chosen(items: Sequence[Item], config: DatasetConfig) -> tuple[Item, ...]:
+    """The items that a data set takes of those offered: whose files `only` matches, of these the first `max_items`."""
+    if config.only is not None:
+        items = [item for item in items if fnmatch.fnmatchcase(item.origin.rsplit("/", 1)[-1], config.only)]
+    return tuple(items[: config.max_items])
 
 
 def printable(name: str) -> str:

@@ -366,6 +366,7 @@ def test_show_says_everything(name: str) -> None:
         "mirror",
         "accept_terms",
         "max_items",
+        "only",
     }:
         assert key in text or key in ("kind", "preset", "video_url"), key
     assert f"inkmotion datasets add {name.split('-')[0]} --preset {name}" in text
