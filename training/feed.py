@@ -83,6 +83,8 @@ class PairBatch(NamedTuple):
     """As ``source``."""
     items: np.ndarray
     """Global sample indices, int64, (B,): the key of every other draw that belongs to a sample."""
+    smooth: torch.Tensor | None = None
+    """Edge-smoothed copies of ``driving``, as it; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

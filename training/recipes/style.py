@@ -1,4 +1,7 @@
-"""How the style family is trained on photos and style pictures that are no pairs; `style_phases` holds the losses."""
+"""How the style family is trained on photos and style pictures that are no pairs.
+
+`style_phases` holds the losses of the layouts with one generator, `cycle_phases` those of CycleGAN.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.errors import ParamsError, Problem
+from models.errors import ClipError, ParamsError, Problem, must
 from models.perceptual import build_perceptual
 from models.style.config import StyleConfig
 from training import pictures
@@ -18,6 +21,7 @@ from training.feed import PairBatch
 from training.optim import adam, schedule
 from training.phases import Batch, Phase
 from training.randomness import keyed
+from training.recipes.cycle_phases import CycleAround, CycleCriticPhase, CycleGeneratorPhase
 from training.recipes.motion_phases import Precision
 from training.recipes.style_phases import Around, CriticPhase, PenaltyPhase, StyleGeneratorPhase, WarmUpPhase
 from training.speed import chosen
@@ -82,31 +86,38 @@ class StyleRecipe:
         self.phases: Sequence[Phase] = self._phases(perceptual)
 
     def _phases(self, perceptual: nn.Module | None) -> list[Phase]:
-        generator, critic = self.networks["generator"], self.networks["critic"]
-        style, train, begin = self.style, self.train, self.style.warm_up_steps
+        if "generator_back" in self.networks:
+            return self._cycle()
         around = Around(
-            weights=style,
+            weights=self.style,
             precision=self.precision,
             perceptual=perceptual,
-            generator=generator,
-            critic=critic if style.gan != "none" else None,
+            generator=self.networks["generator"],
+            critic=self.networks["critic"] if self.style.gan != "none" else None,
         )
-        phases: list[Phase] = []
+        return [*self._generator(around), *self._critic(around)]
+
+    def _generator(self, around: Around) -> list[Phase]:
+        """The warm-up and the generator's own phase."""
+        generator, style, begin = self.networks["generator"], self.style, self.style.warm_up_steps
+        phases = []
         if begin:
-            optimizer = self._adam("generator", generator, style.lr_warm_up)
-            phases.append(
-                Phase(name="warm_up", module=WarmUpPhase(generator, around), optimizer=optimizer, stop_step=begin)
-            )
-        optimizer = self._adam("generator", generator, train.lr_generator)
+            optimizer = self._adam(style.lr_warm_up, generator=generator)
+            warm_up = WarmUpPhase(generator, around)
+            phases.append(Phase(name="warm_up", module=warm_up, optimizer=optimizer, stop_step=begin))
+        optimizer = self._adam(self.train.lr_generator, generator=generator)
         module = StyleGeneratorPhase(generator, around)
         every = style.critic_steps if style.gan != "none" else 1
-        phases.append(self._phase("generator", module, optimizer, first_step=begin, every_n_steps=every))
+        return [*phases, self._phase("generator", module, optimizer, first_step=begin, every_n_steps=every)]
+
+    def _critic(self, around: Around) -> list[Phase]:
+        """The critic's phase and the penalty's, which train with one optimiser."""
+        critic, style, begin = self.networks["critic"], self.style, self.style.warm_up_steps
         if style.gan == "none":
-            return phases
-        optimizer = self._adam("critic", critic, train.lr_discriminator)
+            return []
+        optimizer = self._adam(self.train.lr_discriminator, critic=critic)
         limits = {"wasserstein": style.max_wasserstein} if style.gan == "wgan-gp" else {}
-        judge = CriticPhase(critic, around)
-        phases.append(self._phase("critic", judge, optimizer, first_step=begin, limits=limits))
+        phases = [self._phase("critic", CriticPhase(critic, around), optimizer, first_step=begin, limits=limits)]
         if style.gan == "wgan-gp":
             slope = PenaltyPhase(critic, around)
             limits = {"slope": style.max_penalty}
@@ -114,9 +125,27 @@ class StyleRecipe:
             phases.append(Phase(name="penalty", module=slope, optimizer=optimizer, **lazily))  # type: ignore[arg-type]
         return phases
 
-    def _adam(self, name: str, network: nn.Module, rate: float) -> torch.optim.Adam:
+    def _cycle(self) -> list[Phase]:
+        """Two generators in one phase, their two critics in the other."""
+        networks, around = self.networks, CycleAround(self.style, self.precision, self.networks)
+        making = CycleGeneratorPhase(networks["generator"], networks["generator_back"], around)
+        judging = CycleCriticPhase(networks["critic"], networks["critic_back"], around)
+        optimizers = [
+            self._adam(rate, **{name: networks[name] for name in names})
+            for rate, names in (
+                (self.train.lr_generator, ("generator", "generator_back")),
+                (self.train.lr_discriminator, ("critic", "critic_back")),
+            )
+        ]
+        return [
+            self._phase("generators", making, optimizers[0], every_n_steps=self.style.critic_steps),
+            self._phase("critics", judging, optimizers[1]),
+        ]
+
+    def _adam(self, rate: float, **networks: nn.Module) -> torch.optim.Adam:
         fused = chosen(self.train, self.device).fused_optimizer
-        return adam({name: (network.parameters(), rate)}, self.train.adam_betas, fused=fused)
+        groups = {name: (network.parameters(), rate) for name, network in networks.items()}
+        return adam(groups, self.train.adam_betas, fused=fused)
 
     def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, **options: object) -> Phase:
         return Phase(
@@ -129,8 +158,19 @@ class StyleRecipe:
         )
 
     def prepare(self, pairs: PairBatch) -> Batch:
-        """Photos (``pairs.source``) and style pictures (``pairs.driving``) to the device; where slopes are taken."""
+        """Photos (``pairs.source``) and style pictures (``pairs.driving``) to the device; where slopes are taken.
+
+        Raises:
+            ClipError: the losses need edge-smoothed pictures and the batch has none.
+        """
         batch = {"photo": self._image(pairs.source), "style": self._image(pairs.driving)}
+        if self.style.gan != "none" and self.style.smooth_negative:
+            if pairs.smooth is None:
+                fix = "Have them made with the style pictures' data set, or set smooth_negative to 0"
+                raise ClipError(must("the style pictures", "come with edge-smoothed copies", "none", fix))
+            batch["smooth"] = self._image(pairs.smooth)
+        # AUGMENT: change "photo" and "style" here by self.train.augment, each with draws keyed by (seed, item, its own
+        # name); "smooth" with the draws of "style", whose copy it is.
         if self.style.gan == "wgan-gp":
             shares = [keyed(self.train.seed, "penalty", int(item)).uniform() for item in pairs.items]
             batch["share"] = torch.tensor(shares, dtype=self.dtype, device=self.device)
@@ -154,6 +194,12 @@ class StyleRecipe:
 
 def _check(model: StyleConfig, style: StyleTrainConfig) -> None:
     """What neither configuration can know alone."""
+    problems = _of_cycles(style) if model.layout == "cyclegan" else _of_one_way(style)
+    if problems:
+        raise ParamsError(problems)
+
+
+def _of_one_way(style: StyleTrainConfig) -> list[Problem]:
     problems = []
     if not (style.content or style.texture or style.colour or style.total_variation or style.gan != "none"):
         problems.append(Problem("style", "weights of 0 alone", "have a term above 0"))
@@ -161,10 +207,20 @@ def _check(model: StyleConfig, style: StyleTrainConfig) -> None:
         problems.append(
             Problem("style.warm_up_steps", style.warm_up_steps, "be 0 where content is: it is all it learns")
         )
-    if style.smooth_negative:
-        rule = "be 0: the feed gives no edge-smoothed pictures yet"
-        problems.append(Problem("style.smooth_negative", style.smooth_negative, rule))
-    if model.layout == "cyclegan":
-        problems.append(Problem("model.layout", model.layout, "be one without a way back: cycles are not trained yet"))
-    if problems:
-        raise ParamsError(problems)
+    for key in ("cycle", "identity"):
+        if value := getattr(style, key):
+            problems.append(Problem(f"style.{key}", value, "be 0 with a layout that has no way back"))
+    return problems
+
+
+def _of_cycles(style: StyleTrainConfig) -> list[Problem]:
+    problems = []
+    if style.gan != "lsgan":
+        problems.append(Problem("style.gan", style.gan, "be lsgan with layout: cyclegan"))
+    if not style.cycle:
+        problems.append(Problem("style.cycle", style.cycle, "be above 0 with layout: cyclegan"))
+    others = ("content", "texture", "colour", "total_variation", "gray_negative", "smooth_negative", "warm_up_steps")
+    for key in others:
+        if value := getattr(style, key):
+            problems.append(Problem(f"style.{key}", value, "be 0 with layout: cyclegan, which has no such term"))
+    return problems
