@@ -70,7 +70,7 @@ def optimise(
         photo: in [0, 1], (1, 3, H, W).
         style: likewise, of any size.
         backbone: whose features content and texture are taken from, on the photo's device.
-        config: the weights; the paper's unless given.
+        config: the weights, levels and steps.
         progress: called with the number of the evaluation, from 1, and the loss there; what it raises ends the work.
 
     Returns:
