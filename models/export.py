@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, must
-from models.export_parts import joined
-from models.export_tools import evaluating, exported, publish, quiet
+from models.export_parts import joined, publish
 from models.motion.avd import AvdNetwork
 from models.motion.config import MotionConfig
 from models.motion.generator import EncodedSource, Generator
 from models.motion.keypoints import Detector, Keypoints
+
+if TYPE_CHECKING:
+    from onnxscript import ir
 
 Tensors = tuple[Tensor, ...]
 
@@ -60,18 +66,8 @@ def export_motion(networks: Mapping[str, nn.Module], config: MotionConfig, path:
     """
     detector, generator, avd = _checked(networks)
     given = [network for network in (detector, generator, avd) if network is not None]
-    with evaluating(given), quiet():
-        graphs = [
-            exported(
-                part.module,
-                examples=part.examples,
-                inputs=part.inputs,
-                outputs=part.outputs,
-                dynamic_shapes=part.dynamic_shapes,
-                opset=opset,
-            )
-            for part in _parts(detector, generator, avd, config)
-        ]
+    with _evaluating(given), _quiet():
+        graphs = [_exported(part, opset) for part in _parts(detector, generator, avd, config)]
         publish(joined(graphs, opset), path)
 
 
@@ -196,3 +192,49 @@ def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, con
             examples=(still, motion),
             dynamic_shapes=(still_shapes, motion_shapes),
         )
+
+
+def _exported(part: _Part, opset: int) -> ir.Model:
+    program = torch.onnx.export(
+        part.module.eval(),
+        args=part.examples,
+        input_names=list(part.inputs),
+        output_names=list(part.outputs),
+        dynamic_shapes=part.dynamic_shapes,
+        opset_version=opset,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None, "the dynamo exporter returns its program"
+    return program.model
+
+
+@contextlib.contextmanager
+def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Eval mode inside, and each network's own mode again after."""
+    modes = [network.training for network in networks]
+    try:
+        for network in networks:
+            network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress, and warns of what its own libraries do; neither tells a user anything."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,8 +1,10 @@
-"""Several ONNX graphs as the branches of one, of which a run computes one."""
+"""What exported graphs have in common: several as the branches of one, weights in 16 bits, a file that is whole."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,3 +121,16 @@ def halved(model: ir.Model) -> ir.Model:
         model.graph.register_initializer(narrow)
         model.graph.insert_before(model.graph[0], widen)
     return model
+
+
+def publish(model: ir.Model, path: Path) -> None:
+    """Write beside a possible older file, which stays whole until the new one is."""
+    from onnxscript import ir
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        ir.save(model, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

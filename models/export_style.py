@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from models.errors import CheckpointError, must
-from models.export_parts import halved
-from models.export_statistics import KINDS, branched
-from models.export_tools import evaluating, exported, publish, quiet
-from models.layers.sample_norms import Statistics, sample_norms
+from models.export_parts import halved, publish
+from models.export_sheet import Sheet
+from models.export_statistics import Switch, normalised, switch
+from models.layers.sample_norms import sample_norms
+from models.style.blocks import LEAK, Conv, Down, Inverted, Residual, Separable, Up
 from models.style.config import StyleConfig
-from models.style.generator import MULTIPLE, StyleGenerator
+from models.style.generator import StyleGenerator
+
+if TYPE_CHECKING:
+    from onnxscript import ir
+
+_IR_VERSION = 10
+"""Of ONNX's file format; ONNX Runtime reads it from 1.18 on."""
 
 
 def export_style(
@@ -43,7 +51,8 @@ def export_style(
     ``statistics`` (B, 2, K)    by what each was normalised, which ``given`` takes
     ============== ============ =====================================================================================
 
-    Every normalisation chooses among three branches by ``part``; all else, and every weight, is there once.
+    Every normalisation chooses among three branches by ``part``; all else, and every weight, is there once. Block by
+    block the graph is written down rather than traced: a tracer takes most of a minute over the free sizes.
 
     Args:
         generator: left in the mode and on the device where it is.
@@ -58,48 +67,109 @@ def export_style(
     if not isinstance(generator, StyleGenerator):
         rule = f"be a generator of the style family (layout {config.layout})"
         raise CheckpointError(must("the network to export", rule, type(generator).__name__))
-    norms = sample_norms(generator)
-    with evaluating([generator]), quiet():
-        photo = torch.rand(2, 3, 32, 48, device=next(generator.parameters()).device)  # no size that a tracer takes for 0 or 1
-        given = tuple(torch.ones(2, 2, norm.weight.numel(), device=photo.device) for norm in norms)
-        batch = torch.export.Dim("pictures", min=1)
-        rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))
-        model = exported(
-            _Normalised(generator),
-            examples=(photo, given),
-            inputs=("photo", *(f"given_{place}" for place in range(len(norms)))),
-            outputs=("drawing", *(f"seen_{place}" for place in range(len(norms)))),
-            dynamic_shapes=({0: batch, 2: MULTIPLE * rows, 3: MULTIPLE * columns}, ({0: batch},) * len(norms)),
-            opset=opset,
-        )
-        branched(model, [KINDS[type(norm)] for norm in norms], [norm.weight.numel() for norm in norms], norms[0].eps)
-        publish(halved(model) if precision == "fp16" else model, path)
+    from onnxscript import ir
+
+    sheet = Sheet("style")
+    norms = sum(norm.weight.numel() for norm in sample_norms(generator))
+    photo = ir.val("photo", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 3, "height", "width"]))
+    given = ir.val("given", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 2, norms]))
+    part = ir.val("part", dtype=ir.DataType.INT64, shape=ir.Shape([]))
+    by = switch(sheet, given, part)
+    one, two = sheet.number(1.0), sheet.number(2.0)
+    x = sheet.op("Sub", sheet.op("Mul", photo, two), one)
+    for name, block in generator.blocks.named_children():
+        x = _written(_Place(sheet, by), f"blocks.{name}", block, x)
+    drawing = sheet.op("Div", sheet.op("Add", sheet.op("Tanh", x), one), two)
+    statistics = sheet.op("Concat", *by.used, axis=2)
+    for value, port in ((drawing, photo), (statistics, given)):
+        value.dtype, value.shape = port.dtype, port.shape
+    drawing.name, statistics.name = "drawing", "statistics"
+    graph = ir.Graph(
+        [photo, given, part],
+        [drawing, statistics],
+        nodes=sheet.nodes,
+        initializers=sheet.weights,
+        opset_imports={"": opset},
+        name="style",
+    )
+    model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="inkmotion")
+    publish(halved(model) if precision == "fp16" else model, path)
 
 
-class _Normalised(nn.Module):
-    """A generator whose normalisations take statistics and show what they would measure them of."""
+class _Place(NamedTuple):
+    """Where blocks are written."""
 
-    def __init__(self, generator: StyleGenerator) -> None:
-        super().__init__()
-        self.blocks = generator.blocks
+    sheet: Sheet
+    by: Switch
 
-    def forward(self, photo: Tensor, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The drawing, then the input (B, C, h, w) of each normalisation."""
-        norms, seen = sample_norms(self.blocks), {}
-        handles = []
-        for norm, statistics in zip(norms, given, strict=True):
-            mean, var = statistics[..., None, None].unbind(1)
-            norm.given = Statistics(mean, var)
 
-            def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                seen[norm] = inputs[0]
+def _written(at: _Place, name: str, block: nn.Module, x: ir.Value) -> ir.Value:
+    """A block of `models.style.blocks` as nodes that compute what its ``forward`` does."""
+    for kind, write in _WRITERS.items():
+        if isinstance(block, kind):
+            return write(at, name, block, x)
+    raise CheckpointError(must(name, "be a block that can be exported", type(block).__name__))
 
-            handles.append(norm.register_forward_pre_hook(note))
-        try:
-            drawing = torch.tanh(self.blocks(photo * 2 - 1))
-        finally:
-            for handle in handles:
-                handle.remove()
-            for norm in norms:
-                norm.given = None
-        return (drawing + 1) / 2, *(seen[norm] for norm in norms)
+
+def _convolution(at: _Place, name: str, conv: nn.Conv2d, x: ir.Value) -> ir.Value:
+    reach = conv.kernel_size[0] // 2
+    if reach:
+        x = at.sheet.op("Pad", x, at.sheet.ints(0, 0, reach, reach, 0, 0, reach, reach), mode="reflect")
+    weights = [at.sheet.weight(f"{name}.{key}", value) for key, value in conv.named_parameters()]
+    shape = {"kernel_shape": list(conv.kernel_size), "strides": list(conv.stride), "group": conv.groups}
+    return at.sheet.op("Conv", x, *weights, **shape)
+
+
+def _conv(at: _Place, name: str, block: Conv, x: ir.Value) -> ir.Value:
+    x = _convolution(at, f"{name}.conv", block.conv, x)
+    if block.norm is not None:
+        x = normalised(at.sheet, f"{name}.norm", block.norm, x, at.by)
+    if block.activation == "leaky":
+        return at.sheet.op("LeakyRelu", x, alpha=LEAK)
+    return at.sheet.op("Relu", x) if block.activation == "relu" else x
+
+
+def _separable(at: _Place, name: str, block: Separable, x: ir.Value) -> ir.Value:
+    x = _convolution(at, f"{name}.depthwise", block.depthwise, x)
+    return _conv(at, f"{name}.pointwise", block.pointwise, x)
+
+
+def _down(at: _Place, name: str, block: Down, x: ir.Value) -> ir.Value:
+    strided = _separable(at, f"{name}.strided", block.strided, x)
+    if block.reduced is None:
+        return strided
+    small = at.sheet.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    return at.sheet.op("Add", strided, _separable(at, f"{name}.reduced", block.reduced, small))
+
+
+def _up(at: _Place, name: str, block: Up, x: ir.Value) -> ir.Value:
+    from onnxscript import ir
+
+    scales = at.sheet.op("Constant", value=ir.tensor(np.array([1, 1, 2, 2], np.float32)))
+    x = at.sheet.op("Resize", x, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
+    return _written(at, f"{name}.block", block.block, x)
+
+
+def _inverted(at: _Place, name: str, block: Inverted, x: ir.Value) -> ir.Value:
+    made = x
+    for key in ("expand", "depthwise", "project"):
+        made = _conv(at, f"{name}.{key}", getattr(block, key), made)
+    return at.sheet.op("Add", x, made) if block.residual else made
+
+
+def _residual(at: _Place, name: str, block: Residual, x: ir.Value) -> ir.Value:
+    made = x
+    for key in ("first", "second"):
+        made = _conv(at, f"{name}.{key}", getattr(block, key), made)
+    return at.sheet.op("Add", x, made)
+
+
+_WRITERS: dict[type[nn.Module], Callable[[_Place, str, Any, ir.Value], ir.Value]] = {
+    nn.Conv2d: _convolution,
+    Conv: _conv,
+    Separable: _separable,
+    Down: _down,
+    Up: _up,
+    Inverted: _inverted,
+    Residual: _residual,
+}
