@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 
@@ -60,14 +59,6 @@ _STYLE_SEED = 0
 """Of the choice of style pictures that are shown."""
 
 
-class Experiment(Protocol):
-    """What is read of an experiment's settings."""
-
-    dataset: str
-    """The photos."""
-    style_dataset: str
-
-
 def run(
     name: str, params: Params, paths: Paths, *, device: Device = "auto", open_engine: OpenEngine = open_trained
 ) -> StyleEvaluateReport:
@@ -85,19 +76,20 @@ def run(
     Raises:
         ParamsError: the experiment is unknown.
         CheckpointError: it has no exported model.
-        ClipError: shards are missing, broken, of another size than the model's, or hold too few pictures; or too many
+        ClipError: shards are missing or broken, or hold too few pictures; or too many
             pictures fail.
         EnvironmentProblem: no Ray, or a judge or device can't be used.
     """
-    experiment = cast(Experiment, params.experiment(name))
+    experiment = params.experiment(name)
+    assert experiment.style_dataset is not None, "a stylising experiment has style pictures"
     target, started_s = paths.report("evaluate", name), time.perf_counter()
     with only_writer(target):
         info = read_info(paths.trained(name))
         photos, styles = (ShardReader(paths.shards(one)) for one in (experiment.dataset, experiment.style_dataset))
-        places, style_places = _pictures(photos, styles, info.model.size_px)
+        places, style_places = _pictures(photos, styles)
         job = _job(paths.trained(name), photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
         tasks = _tasks(places, style_places, params.evaluation)
-        found = examine_all(job, tasks, cluster=params.cluster, size_px=info.model.size_px)
+        found = examine_all(job, tasks, cluster=params.cluster, size_px=photos.index.size_px)
         by_place = {(one.of, one.place): one for one in bar(found, label="stylising", total=len(tasks))}
         results = [by_place[task.of, task.place] for task in tasks]  # whoever was first
         sets = _sets(name, results, experiment)
@@ -119,7 +111,7 @@ def run(
             num_photos=len(sets.photos),
             num_style_pictures=len(sets.styles),
             content_of_others=figures.content_of_others,
-            size_px=info.model.size_px,
+            size_px=photos.index.size_px,
             jpeg_quality=photos.index.extra.get("jpeg_quality"),
             judges=tuple(one for one in job.judges.values() if isinstance(one, Network)),
             failures=sets.failures,
@@ -177,13 +169,13 @@ def _tasks(places: Sequence[Place], styles: Sequence[Place], options: Evaluation
     return photo_tasks(places, shown) + [Task(of="styles", place=place) for place in styles]
 
 
-def _sets(name: str, results: Sequence[Examined], experiment: Experiment) -> _Sets:
+def _sets(name: str, results: Sequence[Examined], experiment: ExperimentConfig) -> _Sets:
     """Photos and style pictures that have been judged.
 
     Raises:
         ClipError: there are too few.
     """
-    of = {"photos": experiment.dataset, "styles": experiment.style_dataset}
+    of = {"photos": experiment.dataset, "styles": str(experiment.style_dataset)}
     failures = tuple(
         Failure(picture=str(one.place), dataset=of[one.of], reason=one.problem) for one in results if one.problem
     )
@@ -207,12 +199,8 @@ class _Figures:
     content_of_others: float
 
 
-def _pictures(photos: ShardReader, styles: ShardReader, size_px: int) -> tuple[list[Place], list[Place]]:
+def _pictures(photos: ShardReader, styles: ShardReader) -> tuple[list[Place], list[Place]]:
     """The test photos and all style pictures."""
-    for reader in (photos, styles):
-        if reader.index.size_px != size_px:
-            got, fix = f"{reader.index.size_px} px", "Evaluate on the shards that it was trained on"
-            raise ClipError(must(str(reader.folder), f"hold pictures of the model's {size_px} px", got, fix))
     found = places_of(photos.clips(JUDGED)), places_of(styles.clips())
     for reader, places, what, fix in (
         (photos, found[0], f"two pictures of split {JUDGED}", "Raise datasets.<name>.test_share, or add photos"),
