@@ -40,7 +40,7 @@ from pipelines.evaluate_style_work import (
     places_of,
 )
 from pipelines.evaluate_style_workers import examine_all
-from pipelines.params import EvaluationConfig, Params
+from pipelines.params import EvaluationConfig, ExperimentConfig, Params
 from pipelines.progress import bar
 from pipelines.score import Network
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
