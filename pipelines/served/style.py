@@ -45,7 +45,7 @@ PARTS = ("stylise", "measure", "given")
 PIXELS_AT_ONCE = 3 << 19
 """The most pixels that are computed together, which bounds the memory; larger pictures go in tiles."""
 TILE_PX = 1024
-PATCH_PX = 256
+PATCH_PX = 64
 """Height and width of the patches by which a large picture's statistics are measured."""
 LEAST_TILE_PX = 192
 MULTIPLE = 4
@@ -78,7 +78,7 @@ class Stylist(ABC):
             strength: 0 gives the photo itself, 1 the drawing, between a mixture.
             tile_px: height and width of the tiles, 192 or more; None: tiles of 1,024 px for pictures of more than 1.5
                 million pixels, and none for others.
-            given: statistics to normalise by, of `measure`: (1, 2, K) for all pictures or (N, 2, K) for each; None: each
+            given: statistics to normalise by, of `measure`: (1, 2, K) for all pictures or (N, 2, K); None: each
                 picture's own.
 
         Returns:
