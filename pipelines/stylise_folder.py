@@ -237,7 +237,7 @@ def _rows(job: Job, entries: Sequence[Entry], num_workers: int | None) -> Iterat
         context.print_on_execution_start = False
         before, context.max_errored_blocks = context.max_errored_blocks, -1  # who dies takes no others along
         most = min(num_workers or len(rows), len(rows))
-        size = {"min_size": 1, "max_size": most} if num_workers is None else {"size": most}
+        size: dict[str, Any] = {"min_size": 1, "max_size": most} if num_workers is None else {"size": most}
         have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         try:
             blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))

@@ -118,7 +118,7 @@ def test_a_version_that_moves_pictures_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
 ) -> None:
     register(monkeypatch, tmp_path, **tags)
-    with pytest.raises(ParamsError, match=r"models:/ink/3.*|.*inkmotion animate"):
+    with pytest.raises(ParamsError, match=r"make drawings of photos.*inkmotion animate"):
         of_version("models:/ink/3", None, Paths())
 
 
