@@ -177,9 +177,11 @@ def commands(trainings: list[TrainingView], versions: list[VersionView]) -> list
         shown.append(
             ("Let the champion alias follow, if the candidate is better", f"inkmotion promote {versions[0].name}")
         )
-    names = [training.run_name for training in trainings if training.has_run]
-    if len(names) > 1:
-        shown.append(("Two trainings beside each other", f"inkmotion compare {names[0]} {names[1]}"))
+    for family in USES:
+        names = [one.run_name for one in trainings if one.has_run and one.family == family]
+        if len(names) > 1:
+            shown.append(("Two trainings beside each other", f"inkmotion compare {names[0]} {names[1]}"))
+            break
     shown.append(("What a run would take in time, memory and disk", "inkmotion run --dry-run"))
     shown.append(("What this machine has, and what is missing", "inkmotion doctor"))
     shown.append(("All of it again; only what changed runs", "make run"))
