@@ -126,6 +126,18 @@ CATALOGUE: dict[str, Weights] = {
         needed_by="AKD and MKR of bodies with evaluation.body_backend: keypoint-rcnn",
         optional=True,
     ),
+    "inception": Weights(
+        files=(
+            WeightFile(
+                path="inception/weights-inception-2015-12-05-6726825d.pth",
+                sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            ),
+        ),
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        licence="Apache-2.0 (TensorFlow's models, converted for torch-fidelity)",
+        needed_by="FID, KID and IS of stylised pictures on Inception, as they are published",
+        optional=True,
+    ),
     "face-identity": Weights(
         files=(WeightFile(path="face-identity/model.onnx", sha256=""),),
         licence="the file's own",

@@ -247,7 +247,7 @@ def test_optional_files_are_listed_only_when_asked_for(tmp_path: Path, monkeypat
     needed = {row.name for row in weights.listed(Paths(tmp_path))}
     everything = {row.name for row in weights.listed(Paths(tmp_path), optional=True)}
     assert needed == {"blazepose"}
-    assert everything - needed == {"face-alignment", "keypoint-rcnn", "face-identity", "body-identity"}
+    assert everything - needed == {"face-alignment", "keypoint-rcnn", "inception", "face-identity", "body-identity"}
 
 
 def test_the_two_metrics_in_one_rest_on_both_networks() -> None:

@@ -12,12 +12,17 @@ from typing import Any, Literal
 
 from training.metrics.aed import frame_aed, frame_aed_l2
 from training.metrics.akd_mkr import frame_akd, frame_akd_l2, frame_mkr
+from training.metrics.content import CONTENT_CEILING, DETAIL_FLOOR, content_distance, gradient_energy
 from training.metrics.eid import eid_of
+from training.metrics.frechet import frechet_distance
+from training.metrics.inception_score import inception_score
+from training.metrics.kernel import kernel_distance
 from training.metrics.l1 import frame_l1
 
 Compute = Callable[..., Any]
-"""(prediction, truth) -> a number a frame, (N,); of frames, points or embeddings (`Metric.of`); EID: `eid_of`."""
-Of = Literal["frames", "points", "identity", "figures"]
+"""(prediction, truth) -> a number a frame, (N,); of frames, points or embeddings (`Metric.of`); EID: `eid_of`.
+Of style: of two sets' features, (N, D) and (M, D), of logits, of two maps, or of a picture."""
+Of = Literal["frames", "points", "identity", "figures", "features", "logits", "maps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,8 @@ class Metric:
     protocol: str
     """What is compared with what, over which frames; printed below the tables."""
     of: Of = "frames"
-    """What it compares: pixels, keypoints or embeddings of a detector; ``figures``: it is made of other metrics."""
+    """What it compares: pixels, keypoints or embeddings of a detector; ``figures``: it is made of other metrics;
+    features, class scores or feature maps of a judge of pictures."""
     backbone: str | None = None
     """Name of the network that it rests on; its weights' checksums stand in the report. None: pixels only."""
 
@@ -129,3 +135,68 @@ METRICS: dict[str, Metric] = {
         ),
     ),
 }
+
+_STYLISED = (
+    "Every test photo is stylised whole and rounded to 8 bits; the judge looks at the results one by one, and at all "
+    "style pictures of the data set, those of the training among them. "
+)
+_UNTOUCHED = "untouched is the same figure of the photos as they are."
+
+STYLE_METRICS: dict[str, Metric] = {
+    "fid": Metric(
+        name="fid",
+        unit="squared distance of features",
+        better="lower",
+        compute=frechet_distance,
+        of="features",
+        protocol=(
+            f"{_STYLISED}Frechet distance of both sets' features, each taken for a normal distribution. Biased "
+            f"upwards for few pictures, so only sets of the same size compare. {_UNTOUCHED}"
+        ),
+    ),
+    "kid": Metric(
+        name="kid",
+        unit="squared discrepancy of features",
+        better="lower",
+        compute=kernel_distance,
+        of="features",
+        protocol=(
+            f"{_STYLISED}Unbiased squared maximum mean discrepancy, polynomial kernel of degree 3, mean and standard "
+            f"deviation over 500 subsets of half of either set, 100 pictures at most. {_UNTOUCHED}"
+        ),
+    ),
+    "is": Metric(
+        name="is",
+        unit="1 to the number of classes",
+        better="higher",
+        compute=inception_score,
+        of="logits",
+        protocol=(
+            f"{_STYLISED}Inception score over ten parts, or as few as have 50 pictures each. It knows no style: good "
+            f"photos score well, too. {_UNTOUCHED}"
+        ),
+    ),
+    "content": Metric(
+        name="content",
+        unit="of the distance of different photos",
+        better="lower",
+        compute=content_distance,
+        of="maps",
+        protocol=(
+            "Mean absolute difference of result and photo in the judge's fourth level, over the mean of that of "
+            f"different photos: 0 the same, 1 as unlike as another photo. Above {CONTENT_CEILING} the content is lost."
+        ),
+    ),
+    "detail": Metric(
+        name="detail",
+        unit="of the photos' own",
+        better="higher",
+        compute=gradient_energy,
+        of="frames",
+        protocol=(
+            "Mean square difference of neighbouring pixels' brightness, summed over the results, over that of the "
+            f"photos. Below {DETAIL_FLOOR} the results are blurred. Above it more is not better."
+        ),
+    ),
+}
+"""Of stylised pictures; beside `METRICS`, which are of reconstructions."""

@@ -1,0 +1,270 @@
+"""Judges a stylising model: are its drawings of the test photos nearer to the style than the photos, and still they?"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from models.contracts import INDEX_NAME, Split
+from models.errors import ClipError, must
+from pipelines import evaluate_style_plots as plots
+from pipelines import strips, style_features
+from pipelines.engines import Device
+from pipelines.evaluate_style_figures import (
+    CONTENT,
+    DETAIL,
+    METRIC,
+    Figure,
+    Verdict,
+    absent_figures,
+    figure,
+    judge_model,
+    set_figures,
+)
+from pipelines.evaluate_style_report import Failure, StyleEvaluateReport, table, tell
+from pipelines.evaluate_style_work import (
+    Examined,
+    Job,
+    OpenEngine,
+    Place,
+    Sets,
+    Task,
+    open_trained,
+    photo_tasks,
+    places_of,
+)
+from pipelines.evaluate_style_workers import examine_all
+from pipelines.params import EvaluationConfig, Params
+from pipelines.progress import bar
+from pipelines.score import Network
+from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
+from pipelines.style_features import EFFNET, Seen, stacked
+from pipelines.weights import folder_of
+from training.checkpoint import read_info
+from training.shard_reader import ShardReader
+
+logger = logging.getLogger(__name__)
+
+JUDGED: Split = "test"
+BARS = "distances.png"
+_STYLE_SEED = 0
+"""Of the choice of style pictures that are shown."""
+
+
+class Experiment(Protocol):
+    """What is read of an experiment's settings."""
+
+    dataset: str
+    """The photos."""
+    style_dataset: str
+
+
+def run(
+    name: str, params: Params, paths: Paths, *, device: Device = "auto", open_engine: OpenEngine = open_trained
+) -> StyleEvaluateReport:
+    """Evaluate an experiment's exported model on its data set's test photos, against its style pictures.
+
+    Writes the report, a table of the photos, bars and strips of pictures.
+
+    Args:
+        name: of the experiment.
+        params: the project's.
+        paths: where everything lies.
+        device: where model and judges compute.
+        open_engine: opens the exported model.
+
+    Raises:
+        ParamsError: the experiment is unknown.
+        CheckpointError: it has no exported model.
+        ClipError: shards are missing, broken, of another size than the model's, or hold too few pictures; or too many
+            pictures fail.
+        EnvironmentProblem: no Ray, or a judge or device can't be used.
+    """
+    experiment = cast(Experiment, params.experiment(name))
+    target, started_s = paths.report("evaluate", name), time.perf_counter()
+    with only_writer(target):
+        info = read_info(paths.trained(name))
+        photos, styles = (ShardReader(paths.shards(one)) for one in (experiment.dataset, experiment.style_dataset))
+        places, style_places = _pictures(photos, styles, info.model.size_px)
+        job = _job(paths.trained(name), photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
+        tasks = _tasks(places, style_places, params.evaluation)
+        found = examine_all(job, tasks, cluster=params.cluster, size_px=info.model.size_px)
+        by_place = {(one.of, one.place): one for one in bar(found, label="stylising", total=len(tasks))}
+        results = [by_place[task.of, task.place] for task in tasks]  # whoever was first
+        sets = _sets(name, results, experiment)
+        figures = _figures(sets, job.judges)
+        with fresh_folder(paths.pictures("evaluate", name)) as making:
+            strip_names = _draw(making, sets, styles, params.evaluation)
+            (making / BARS).write_bytes(plots.distance_bars(figures.made, figures.untouched, title=name))
+        report = StyleEvaluateReport(
+            experiment=name,
+            preset=info.preset,
+            dataset=experiment.dataset,
+            style_dataset=experiment.style_dataset,
+            seed=info.train.seed,
+            metric=METRIC,
+            split_rule=photos.index.split_rule,
+            made=figures.made,
+            untouched=figures.untouched,
+            verdict=figures.verdict,
+            num_photos=len(sets.photos),
+            num_style_pictures=len(sets.styles),
+            content_of_others=figures.content_of_others,
+            size_px=info.model.size_px,
+            jpeg_quality=photos.index.extra.get("jpeg_quality"),
+            judges=tuple(one for one in job.judges.values() if isinstance(one, Network)),
+            failures=sets.failures,
+            step=info.step,
+            images_seen=info.images_seen,
+            weights_sha256=info.sha256,
+            data_sha256=_index_sha256(photos),
+            style_data_sha256=_index_sha256(styles),
+            device=", ".join(sorted({one.device for one in results if one.device})),
+            num_workers=len({one.worker for one in results if one.worker}),
+            seconds=round(time.perf_counter() - started_s, 3),
+            strips=strip_names,
+        )
+        write_text(target.with_name(f"{name}-photos.csv"), table(sets.photos, figures.content_of_others))
+        write_report(target, report)
+    tell(report)
+    return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sets:
+    photos: Sequence[Examined]
+    """In the shards' order, without failures."""
+    styles: Sequence[Examined]
+    failures: tuple[Failure, ...]
+
+
+def _job(
+    trained: Path,
+    photos: ShardReader,
+    styles: ShardReader,
+    how: tuple[EvaluationConfig, Device],
+    own: tuple[Path, OpenEngine],
+) -> Job:
+    (options, device), (weights, open_engine) = how, own
+    judges = style_features.judges(weights)
+    for name, reason in judges.items():
+        if isinstance(reason, str):
+            logger.info("without fid/%s, kid/%s and is/%s: %s", name, name, name, reason)
+    return Job(
+        trained=str(trained.absolute()),
+        photos=str(photos.folder.absolute()),
+        styles=str(styles.folder.absolute()),
+        weights=str(weights.absolute()),
+        judges=judges,
+        num_threads=options.num_threads,
+        num_workers=options.num_workers,
+        device=device,
+        open_engine=open_engine,
+    )
+
+
+def _tasks(places: Sequence[Place], styles: Sequence[Place], options: EvaluationConfig) -> list[Task]:
+    shown = strips.spread(len(places), options.num_strips * options.strip_frames)
+    return photo_tasks(places, shown) + [Task(of="styles", place=place) for place in styles]
+
+
+def _sets(name: str, results: Sequence[Examined], experiment: Experiment) -> _Sets:
+    """Photos and style pictures that have been judged.
+
+    Raises:
+        ClipError: there are too few.
+    """
+    of = {"photos": experiment.dataset, "styles": experiment.style_dataset}
+    failures = tuple(
+        Failure(picture=str(one.place), dataset=of[one.of], reason=one.problem) for one in results if one.problem
+    )
+    well = [one for one in results if one.problem is None]
+    sets = _Sets(
+        photos=[one for one in well if one.of == "photos"],
+        styles=[one for one in well if one.of == "styles"],
+        failures=failures,
+    )
+    if min(len(sets.photos), len(sets.styles)) < 2:
+        got = f"{len(failures)} failures, the first: {failures[0].reason}"
+        raise ClipError(must(f"the evaluation of {name}", "judge two photos and two style pictures or more", got))
+    return sets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    made: Mapping[str, Figure]
+    untouched: Mapping[str, Figure]
+    verdict: Verdict
+    content_of_others: float
+
+
+def _pictures(photos: ShardReader, styles: ShardReader, size_px: int) -> tuple[list[Place], list[Place]]:
+    """The test photos and all style pictures."""
+    for reader in (photos, styles):
+        if reader.index.size_px != size_px:
+            got, fix = f"{reader.index.size_px} px", "Evaluate on the shards that it was trained on"
+            raise ClipError(must(str(reader.folder), f"hold pictures of the model's {size_px} px", got, fix))
+    found = places_of(photos.clips(JUDGED)), places_of(styles.clips())
+    for reader, places, what, fix in (
+        (photos, found[0], f"two pictures of split {JUDGED}", "Raise datasets.<name>.test_share, or add photos"),
+        (styles, found[1], "two pictures", "Add style pictures"),
+    ):
+        if len(places) < 2:
+            raise ClipError(must(str(reader.folder), f"hold {what} or more", str(len(places)), fix))
+    return found
+
+
+def _figures(sets: _Sets, judges: Mapping[str, Network | str]) -> _Figures:
+    photos = sets.photos
+    names = [name for name, judge in judges.items() if isinstance(judge, Network)]
+    made, untouched = _seen(photos, "made", names), _seen(photos, "untouched", names)
+    style, count = _seen(sets.styles, "style", names), len(photos)
+    own = [one.figures for one in photos if one.figures]
+    others = float(np.mean([one.content_others for one in own if one.content_others is not None] or [0.0]))
+    if not others:
+        raise ClipError(must("the test photos", "differ from each other", "equal ones", "Add photos"))
+    content = float(np.mean([one.content for one in own])) / others
+    plain = sum(one.photo_energy for one in own)
+    detail = sum(one.energy for one in own) / plain if plain > 0 else 1.0
+    absent = absent_figures(judges, count)
+
+    def with_photos(seen: Mapping[str, Seen], content: float, detail: float) -> dict[str, Figure]:
+        pair = figure("content", content, count, judge=EFFNET), figure("detail", detail, count)
+        return {**set_figures(seen, style), CONTENT: pair[0], DETAIL: pair[1], **absent}
+
+    return _Figures(
+        made=with_photos(made, content, detail),
+        untouched=with_photos(untouched, 0.0, 1.0),
+        verdict=judge_model(made[EFFNET], untouched[EFFNET], style[EFFNET], content=content, detail=detail),
+        content_of_others=others,
+    )
+
+
+def _seen(results: Sequence[Examined], which: Sets, judges: Sequence[str]) -> dict[str, Seen]:
+    return {judge: stacked([one.look(which, judge) for one in results]) for judge in judges}
+
+
+def _draw(folder: Path, sets: _Sets, reader: ShardReader, options: EvaluationConfig) -> tuple[str, ...]:
+    """The strips' names."""
+    shown = [one.arrays for one in sets.photos if "drawing" in one.arrays]
+    styles = [sets.styles[place].place for place in np.random.default_rng(_STYLE_SEED).permutation(len(sets.styles))]
+    clips, names = {clip.id: clip for clip in reader.clips()}, list[str]()
+    for number, start in enumerate(range(0, len(shown), options.strip_frames)):
+        part = shown[start : start + options.strip_frames]
+        some = [styles[(start + place) % len(styles)] for place in range(len(part))]
+        pictures = [reader.frames(clips[place.clip], [place.position])[0] for place in some]
+        names.append(f"strip-{number}.png")
+        png = plots.strip([one["photo"] for one in part], [one["drawing"] for one in part], pictures)
+        (folder / names[-1]).write_bytes(png)
+    return tuple(names)
+
+
+def _index_sha256(reader: ShardReader) -> str:
+    return hashlib.sha256((reader.folder / INDEX_NAME).read_bytes()).hexdigest()
