@@ -312,6 +312,68 @@ def animate(
         show(made)
 
 
+@app.command(rich_help_panel=STAGES)
+def stylise(
+    model: Annotated[str | None, typer.Option(help="A model version.", metavar="models:/NAME@ALIAS")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="In place of --model: a checkpoint's folder.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--in", help="A photo, a video or GIF, or a folder: every picture below it.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A photo's .png, .jpg or .webp; a video's .mp4 (keeps its sound), .gif or .webp; a folder's folder."
+        ),
+    ] = None,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="0: the photo; 1: the drawing; between: both.")] = 1.0,
+    temporal: Annotated[
+        bool, typer.Option("--temporal/--no-temporal", help="Keep a video's drawings steady; takes longer.")
+    ] = False,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames of a video.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=192, help="Draw in tiles of so many pixels a side, for less memory.")
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse photos of more pixels than this.")] = 40_000_000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share a folder; 1: this one alone; else as many as pay.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw a folder's photos again that are done.")] = False,
+    stage: Annotated[str | None, typer.Option(help="Make this stylisation of params.yaml instead.")] = None,
+) -> None:
+    """Make drawings of a photo, a folder of photos or a video.
+
+    Examples: `inkmotion stylise --model models:/ink@champion --in me.jpg --out me.png`,
+    `inkmotion stylise --model models:/ink@champion --in holiday.mp4 --out drawn.mp4 --temporal`,
+    `inkmotion stylise --checkpoint data/trained/ink --in photos --out drawings` (run again, it goes on).
+    """
+    from pipelines import stylise as stylising
+
+    if stage is not None:
+        if model or checkpoint or source or out:
+            raise typer.BadParameter("takes everything from params.yaml; leave the others out.", param_hint="--stage")
+        return show(stylising.run(stage, *settings()))
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"must be auto, cpu or cuda; got {device}.", param_hint="--device")
+    if source is None or out is None:
+        raise typer.BadParameter("--in and --out must be given (and --model or --checkpoint).")
+    options = stylising.StyliseOptions(
+        strength=strength,
+        temporal=temporal,
+        max_frames=max_frames,
+        tile_px=tile,
+        max_pixels=max_pixels,
+        num_workers=num_workers,
+        overwrite=overwrite,
+    )
+    stylising.plan(source, out, max_pixels=max_pixels)
+    params, paths = store()
+    chosen = stylising.open_model(params, paths, model=model, checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
+    made = stylising.stylise(chosen, source, out, options=options, cluster=params.cluster if params else None)
+    show(made)
+    raise typer.Exit(1 if getattr(made, "num_failed", 0) else 0)
+
+
 @app.command(rich_help_panel=MACHINE)
 def doctor() -> None:
     """Say what this machine has, what is missing for which stage, and the command that mends it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, must
-from models.export_parts import joined
+from models.export_parts import joined, publish
 from models.motion.avd import AvdNetwork
 from models.motion.config import MotionConfig
 from models.motion.generator import EncodedSource, Generator
@@ -69,7 +68,7 @@ def export_motion(networks: Mapping[str, nn.Module], config: MotionConfig, path:
     given = [network for network in (detector, generator, avd) if network is not None]
     with _evaluating(given), _quiet():
         graphs = [_exported(part, opset) for part in _parts(detector, generator, avd, config)]
-        _publish(joined(graphs, opset), path)
+        publish(joined(graphs, opset), path)
 
 
 def _checked(networks: Mapping[str, nn.Module]) -> tuple[Detector, Generator, AvdNetwork | None]:
@@ -239,16 +238,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _publish(model: ir.Model, path: Path) -> None:
-    """Write beside a possible older file, which stays whole until the new one is."""
-    from onnxscript import ir
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        ir.save(model, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

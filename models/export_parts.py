@@ -1,8 +1,10 @@
-"""Several ONNX graphs as the branches of one, of which a run computes one."""
+"""What exported graphs have in common: several as the branches of one, weights in 16 bits, a file that is whole."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 SWITCH = "part"
 """Name of the input that says which branch is computed."""
+FEW = 1024
+"""Values of a tensor that are not worth a conversion; scales and shifts of normalisations are below it."""
 
 
 def joined(models: Sequence[ir.Model], opset: int) -> ir.Model:
@@ -92,3 +96,41 @@ def _empty(graph: ir.Graph, place: int) -> ir.Graph:
         node.outputs[0].dtype, node.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(shape)
         nodes.append(node)
     return ir.Graph([], [node.outputs[0] for node in nodes], nodes=nodes, name=f"no_part_{place}")
+
+
+def halved(model: ir.Model) -> ir.Model:
+    """Keep a graph's weights in 16 bits, and widen them where they are read.
+
+    Args:
+        model: changed. Tensors of fewer than `FEW` values, and all that is no float32, stay as they are.
+    """
+    from onnxscript import ir
+
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < FEW:
+            continue
+        narrow = ir.val(f"{name}/half", dtype=ir.DataType.FLOAT16, shape=value.shape)
+        narrow.const_value = ir.tensor(tensor.numpy().astype(np.float16), name=narrow.name)
+        widen = ir.node("Cast", [narrow], attributes={"to": int(ir.DataType.FLOAT)})
+        widen.name, widen.outputs[0].name = f"{name}/widen", f"{name}/wide"
+        widen.outputs[0].dtype, widen.outputs[0].shape = ir.DataType.FLOAT, value.shape
+        for use in list(value.uses()):
+            use.node.replace_input_with(use.idx, widen.outputs[0])
+        del model.graph.initializers[name]
+        model.graph.register_initializer(narrow)
+        model.graph.insert_before(model.graph[0], widen)
+    return model
+
+
+def publish(model: ir.Model, path: Path) -> None:
+    """Write beside a possible older file, which stays whole until the new one is."""
+    from onnxscript import ir
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        ir.save(model, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The cut stage: raw media to square clips or stills with their manifest, on Ray Data, an item to a task.
+"""The cut stage: raw media to square clips or stills with their manifest, an item to a task; many items on Ray Data.
 
 Every item is written down as it is done, so a stage that is killed goes on with the next one.
 """
@@ -23,9 +23,10 @@ from typing import Any
 
 from models.contracts import Clip
 from models.errors import EnvironmentProblem, SourceError, must
+from pipelines.apart import each_apart
 from pipelines.cut_work import CutWork, work_of
 from pipelines.journal import Work, key_of, resumed
-from pipelines.params import Params
+from pipelines.params import ClusterConfig, Params
 from pipelines.progress import Rejections, watched
 from pipelines.session import ray_session
 from pipelines.sources import spec_of
@@ -42,6 +43,11 @@ from preprocessing.video import MediaError
 
 logger = logging.getLogger(__name__)
 
+Execute = Callable[[list[dict[str, Any]], Callable[[dict[str, Any]], dict[str, Any]]], Iterator[dict[str, Any]]]
+"""(rows, work) -> results as they come, without those whose process died."""
+
+_RAY_PAYS_BYTES = 32 << 20
+"""Media from which on Ray pays (about a minute of one core): it and its workers take some 10 s to begin."""
 _MAX_BLOCKS = 2000
 _RETRIES = 2
 """Of an item whose process, or node, died."""
@@ -184,9 +190,9 @@ def _cut_all(
         logger.info("cut %s: %d of %d items are done already", name, len(results), len(items))
     start = time.monotonic()
     if left:
-        with ray_session(params.cluster), attempt(done.folder) as making:
+        with _executor(left, params.cluster) as execute, attempt(done.folder) as making:
             start, rejections = time.monotonic(), Rejections(name)
-            found = _results(left, config, (raw, making, folder_of_weights), work)
+            found = _results(left, config, (raw, making, folder_of_weights), work, execute)
             for result in watched(found, label=f"cut {name}", total=len(left), describe=_described, unit="frames"):
                 for row in _rows([result]):
                     rejections.tell(row)
@@ -247,14 +253,18 @@ def _key(row: LedgerRow, config: DatasetConfig, work: CutWork) -> str:
 
 
 def _results(
-    items: Sequence[LedgerRow], config: DatasetConfig, folders: tuple[Path, Path, Path], work: CutWork
+    items: Sequence[LedgerRow],
+    config: DatasetConfig,
+    folders: tuple[Path, Path, Path],
+    work: CutWork,
+    execute: Execute,
 ) -> Iterator[ItemResult]:
     """What became of each item, as they come. An item whose process died is rejected, and the others go on."""
     raw, making, weights = folders
     waiting = {row.item: row for row in items}
     where = {"raw": str(raw), "making": str(making), "weights": str(weights)}
     task = functools.partial(_work, where=where, config=config, work=work)
-    for encoded in _on_ray([{"row": json.dumps(asdict(row))} for row in items], task):
+    for encoded in execute([{"row": json.dumps(asdict(row))} for row in items], task):
         outcome = json.loads(encoded["result"])
         if "problem" in outcome:
             raise EnvironmentProblem(outcome["problem"])
@@ -264,6 +274,16 @@ def _results(
     for row in waiting.values():
         died = MediaError(must(row.item, "pass through the cut", "a process that died of it"), "failed")
         yield ItemResult(row=row.rejected(died))
+
+
+@contextmanager
+def _executor(items: Sequence[LedgerRow], cluster: ClusterConfig) -> Iterator[Execute]:
+    """Who does the work: Ray, or a few processes of this machine where there is little of it."""
+    if sum(row.num_bytes for row in items) < _RAY_PAYS_BYTES:
+        yield functools.partial(each_apart, num_workers=cluster.num_cpus or os.cpu_count() or 1)
+        return
+    with ray_session(cluster):
+        yield _on_ray
 
 
 def _on_ray(rows: list[dict[str, Any]], work: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:

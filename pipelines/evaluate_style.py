@@ -53,6 +53,8 @@ from pipelines.weights import folder_of
 from training.checkpoint import read_info
 from training.shard_reader import ShardReader
 
+__all__ = ["StyleEvaluateReport", "run"]
+
 logger = logging.getLogger(__name__)
 
 JUDGED: Split = "test"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from models.export_style import export_style
+
 from models.style.config import StyleConfig
 from pipelines.register import Graph
 from pipelines.served.style import StyleSession

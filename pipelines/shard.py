@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from models.contracts import MANIFEST_NAME, Clip
@@ -17,6 +19,11 @@ from preprocessing.config import DatasetConfig
 from preprocessing.shards import RejectedClip, ShardOptions, read_index, write_shards
 
 logger = logging.getLogger(__name__)
+
+_RAY_PAYS_S = 6.0
+"""Estimated work of one process from which on Ray pays: joining it and starting its tasks takes some 4 s."""
+_CLIP_S, _FRAME_S = 0.02, 0.008
+"""Rough cost of opening a clip, and of decoding and coding a frame of 256 px, on one core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +60,7 @@ def run(name: str, params: Params, paths: Paths) -> ShardReport:
 
     Raises:
         ClipError: no manifest, an empty one, or not one clip that can be decoded.
-        EnvironmentProblem: no Ray, or another process writes the same shards.
+        EnvironmentProblem: no Ray where the work is worth one, or another process writes the same shards.
     """
     config, target = params.dataset(name), paths.shards(name)
     media = paths.cut(name, config.makes).absolute()
@@ -66,15 +73,22 @@ def run(name: str, params: Params, paths: Paths) -> ShardReport:
         jpeg_quality=config.jpeg_quality,
         smooth=all(clip.smooth is not None for clip in clips),
     )
-    with only_writer(target), ray_session(params.cluster), fresh_folder(target) as making:
+    on_ray = estimate_s(clips, config.size_px) >= _RAY_PAYS_S
+    with only_writer(target), ray_session(params.cluster) if on_ray else nullcontext(), fresh_folder(target) as making:
         started_s = time.perf_counter()
-        rejected = write_shards(clips, media, making.absolute(), options)
+        rejected = write_shards(clips, media, making.absolute(), options, on_ray=on_ray)
         seconds = time.perf_counter() - started_s
     for clip in rejected:
         logger.warning("clip %s left out: %s", clip.id, clip.reason)
     report = _report(name, paths, options, rejected, seconds)
     write_report(paths.report("shard", name), report)
     return report
+
+
+def estimate_s(clips: Sequence[Clip], size_px: int) -> float:
+    """About how long one core takes, in seconds."""
+    num_frames = sum(clip.num_frames for clip in clips)
+    return len(clips) * _CLIP_S + num_frames * _FRAME_S * (size_px / 256) ** 2
 
 
 def _clips(name: str, paths: Paths, config: DatasetConfig) -> list[Clip]:

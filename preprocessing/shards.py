@@ -1,4 +1,4 @@
-"""Shards: the decoded frames of a data set, JPEG-coded into Parquet files, written in parallel by Ray Data.
+"""Shards: the decoded frames of a data set, JPEG-coded into Parquet files, in parallel by Ray Data if there are many.
 
 A shard has a row per clip and a row group per row, uncompressed, so that a reader maps the file and takes one clip
 without touching the others. The same clips and settings give the same bytes.
@@ -132,14 +132,17 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_shards(clips: Sequence[Clip], media: Path, target: Path, options: ShardOptions) -> list[RejectedClip]:
-    """Shard a manifest's clips with Ray Data and write the index. Ray must be running.
+def write_shards(
+    clips: Sequence[Clip], media: Path, target: Path, options: ShardOptions, *, on_ray: bool = True
+) -> list[RejectedClip]:
+    """Shard a manifest's clips and write the index. The bytes are the same on Ray and off it.
 
     Args:
         clips: the manifest's rows; their order is the shards' order.
         media: the manifest's folder.
         target: an existing folder that every Ray node reaches.
         options: sizes and names.
+        on_ray: by Ray Data, a task to a shard; Ray must be running. False: shard by shard in this process.
 
     Returns:
         The clips that could not be used, with their reasons.
@@ -154,7 +157,7 @@ def write_shards(clips: Sequence[Clip], media: Path, target: Path, options: Shar
         for start in range(0, len(clips), size)
     ]
     task = functools.partial(_shard_task, media=str(media), target=str(target), options=options)
-    rows = _mapped(groups, task) if groups else []
+    rows = _mapped(groups, task) if groups and on_ray else _one_by_one(groups, task)
     blind = sorted({row["blind"] for row in rows if row["blind"]})
     if blind:
         fix = "Keep the data on a file system that all nodes share, or run this stage without cluster.address"
@@ -179,6 +182,15 @@ def _mapped(rows: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[st
         context.print_on_execution_start = False
         made: list[dict[str, Any]] = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).take_all()
         return made
+
+
+def _one_by_one(rows: list[dict[str, Any]], task: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same in this process, whose OpenCV is left with the threads that it had."""
+    before = cv2.getNumThreads()
+    try:
+        return [task(row) for row in rows]
+    finally:
+        cv2.setNumThreads(before)
 
 
 def make_index(clips: Iterable[Clip], written: Iterable[WrittenShard], options: ShardOptions) -> ShardIndex:

@@ -125,15 +125,16 @@ def check_leaks(name: str, clips: Iterable[Clip], *, by_time: bool) -> None:
     Raises:
         ClipError: names what is on both sides.
     """
-    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
+    sides: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for clip in clips:
         side = "seen" if by_time and clip.split != "unseen" else clip.split
-        sides["identity", clip.identity].add(side)
-        sides["source", clip.origin_sha256].add(side)
-        sides["file", clip.sha256].add(clip.split)
+        sides["identity", clip.identity].setdefault(side, clip.origin)
+        sides["source", clip.origin_sha256].setdefault(side, clip.origin)
+        sides["file", clip.sha256].setdefault(clip.split, clip.origin)
     for (kind, value), splits in sorted(sides.items()):
         if len(splits) > 1:
-            got = f"{kind} {value} in {' and '.join(sorted(splits))}"
+            files = " and ".join(splits[side] for side in sorted(splits))
+            got = f"{kind} {value} in {' and '.join(sorted(splits))} (as {files})"
             fix = "Use split: identity, or remove the copies"
             raise ClipError(must(f"splits of data set {name}", "share no identity and no file", got, fix))
 

@@ -26,15 +26,23 @@ class StyleLossConfig:
     """Which of the backbone's five levels content and texture are taken from, 1 the finest; VGG-19's fourth is
     relu4_1, where the paper has conv4_4."""
     penalty: float = 10.0
-    """Lambda of the gradient penalty."""
+    """Lambda of the gradient penalty, by itself: ``adversarial`` does not multiply it."""
     penalty_every_steps: int = 1
     """The penalty is computed in every so-many-th step, and weighs so many times as much."""
     critic_steps: int = 1
     """Steps of the critic for each of the generator."""
+    real: float = 1.0
+    """Weight of the style picture as a right one for the critic; others than 1 are for ``lsgan`` (AnimeGANv2: 1.2)."""
+    made_negative: float = 1.0
+    """Weight of the generator's picture as a wrong one for the critic."""
     gray_negative: float = 0.0
     """Weight of the gray style picture as a wrong one for the critic (AnimeGAN: 1)."""
     smooth_negative: float = 0.0
     """Weight of the edge-smoothed style picture as a wrong one (CartoonGAN: 1, AnimeGAN: 0.1)."""
+    cycle: float = 0.0
+    """CycleGAN: of pictures that went to the other side and back (published: 10)."""
+    identity: float = 0.0
+    """CycleGAN: of pictures that are already on the side to which they are taken (published: 5)."""
     warm_up_steps: int = 0
     """Steps at the beginning in which the generator learns the content alone."""
     lr_warm_up: float = 1e-4
@@ -46,6 +54,7 @@ class StyleLossConfig:
     def __post_init__(self) -> None:
         weights: tuple[str, ...] = ("adversarial", "content", "texture", "colour", "total_variation", "penalty")
         weights += ("gray_negative", "smooth_negative", "warm_up_steps")
+        weights += ("cycle", "identity")
         judged = self.gan == "none" or self.adversarial > 0
         check(
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in weights),
@@ -54,6 +63,8 @@ class StyleLossConfig:
                 for key in ("penalty_every_steps", "critic_steps")
             ),
             (judged, "gan", self.gan, "be none where adversarial is 0"),
+            (min(self.real, self.made_negative) > 0, "real", self.real, "be above 0, like made_negative"),
+            (self.gan != "wgan-gp" or self.real == 1, "real", self.real, "be 1 with gan: wgan-gp"),
             (1 <= self.content_level <= 5, "content_level", self.content_level, "lie in 1 to 5"),
             (self.gan != "wgan-gp" or self.penalty > 0, "penalty", self.penalty, "be above 0 with gan: wgan-gp"),
             (

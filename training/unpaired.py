@@ -75,7 +75,8 @@ class UnpairedFeed(Feed):
             size_px: height and width of what is handed out; None: the shards' own size.
             crop: smallest and largest side of the square cut out of a still, as a share of the still's side. The
                 default takes whole stills, and scales them.
-            smooth: fill `PairBatch.smooth`, with the same square of the same style picture.
+            smooth: fill `PairBatch.smooth`, with the same square of the same style picture. The copies' blur shrinks
+                with the squares: of stills twice as large as what is handed out, little more than half of it is left.
 
         Raises:
             ClipError: a split is empty; stills are smaller than ``size_px``, or of two sizes and it is None; the style

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.errors import ShapeError, must
 from models.layers.names import SampleNormName
 from models.layers.precision import full_precision, wide
 
@@ -33,15 +34,22 @@ class SampleNorm(nn.Module, ABC):
         self.eps = eps
         self.given: Statistics | None = None
         """In place of the sample's own: those of the picture that a tile is part of."""
+        self.pooled = False
+        """Whether a batch is the patches of one picture, which have one mean and variance together."""
+        self.used: Statistics | None = None
+        """Of the last call, where `recording` looks on."""
+        self.is_recorded = False
 
     @abstractmethod
     def statistics(self, x: Tensor) -> Statistics:
-        """Of samples (B, C, H, W), in at least 32 bits."""
+        """Of samples (B, C, H, W), in at least 32 bits; of the whole batch, B = 1, where it is ``pooled``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape and type."""
         with full_precision(x):
-            mean, var = self.statistics(wide(x)) if self.given is None else self.given
+            mean, var = found = self.statistics(wide(x)) if self.given is None else self.given
+            if self.is_recorded:
+                self.used = found
             scale = self.weight[:, None, None] * torch.rsqrt(var + self.eps)
             shift = self.bias[:, None, None] - mean * scale
         return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
@@ -52,7 +60,7 @@ class InstanceNorm(SampleNorm):
 
     def statistics(self, x: Tensor) -> Statistics:
         """(B, C, 1, 1) each."""
-        return _of_channels(x)
+        return _of_channels(x, pooled=self.pooled)
 
 
 class LayerNorm(SampleNorm):
@@ -60,7 +68,7 @@ class LayerNorm(SampleNorm):
 
     def statistics(self, x: Tensor) -> Statistics:
         """(B, 1, 1, 1) each."""
-        return _of_all(_of_channels(x))
+        return _of_all(_of_channels(x, pooled=self.pooled))
 
 
 class Choice(NamedTuple):
@@ -88,7 +96,7 @@ class LIN(SampleNorm):
 
     def statistics(self, x: Tensor) -> Statistics:
         """The chosen ones, (B, C, 1, 1) each."""
-        channels = _of_channels(x)
+        channels = _of_channels(x, pooled=self.pooled)
         whole = _of_all(channels)
         chosen = self._choice(x.detach(), channels, whole).is_instance[:, None, None, None]
         return Statistics(*(torch.where(chosen, one, all_) for one, all_ in zip(channels, whole, strict=True)))
@@ -97,12 +105,13 @@ class LIN(SampleNorm):
     def choice(self, x: Tensor) -> Choice:
         """Both scores of samples (B, C, H, W)."""
         x = wide(x)
-        channels = _of_channels(x)
+        channels = _of_channels(x, pooled=self.pooled)
         return self._choice(x, channels, _of_all(channels))
 
     def _choice(self, x: Tensor, channels: Statistics, whole: Statistics) -> Choice:
         parts = (
-            (x - mean.detach()).abs_().mean((2, 3)) / (var.detach().flatten(1) + self.eps)
+            (x - mean.detach()).abs_().mean(_over(self.pooled), keepdim=True).flatten(1)
+            / (var.detach().flatten(1) + self.eps)
             for mean, var in (channels, whole)
         )
         return Choice(*(part.mean(1) for part in parts))
@@ -135,8 +144,79 @@ def choices(network: nn.Module) -> Iterator[dict[str, Choice]]:
             handle.remove()
 
 
-def _of_channels(x: Tensor) -> Statistics:
-    var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+def sample_norms(network: nn.Module) -> list[SampleNorm]:
+    """The normalisations of a network, in the order in which packed statistics hold them."""
+    return [module for module in network.modules() if isinstance(module, SampleNorm)]
+
+
+def num_statistics(network: nn.Module) -> int:
+    """K, the normalised channels of all layers together."""
+    return sum(norm.weight.numel() for norm in sample_norms(network))
+
+
+@contextmanager
+def recording(network: nn.Module, *, pooled: bool = False) -> Iterator[None]:
+    """Keep what every normalisation uses; `packed` gives it out after a call of the network.
+
+    Args:
+        network: observed and, at the end, as it was.
+        pooled: take the batches of calls inside for patches of one picture, with one mean and variance together.
+    """
+    norms = sample_norms(network)
+    try:
+        for norm in norms:
+            norm.is_recorded, norm.pooled = True, pooled
+        yield
+    finally:
+        for norm in norms:
+            norm.is_recorded, norm.pooled, norm.used = False, False, None
+
+
+def packed(network: nn.Module) -> Tensor:
+    """Means and variances of all normalisations in the last call under `recording`, one of each a channel.
+
+    Returns:
+        (B, 2, K), means first; B = 1 where they were pooled. A network without normalisations has K = 0.
+    """
+    used = [(norm.used, norm.weight.numel()) for norm in sample_norms(network)]
+    layers = []
+    for found, channels in used:
+        assert found is not None, "the network is called inside `recording` before"
+        layers.append(torch.stack([part.flatten(1).expand(-1, channels) for part in found], 1))
+    return torch.cat(layers, 2) if layers else torch.zeros(1, 2, 0)
+
+
+@contextmanager
+def using(network: nn.Module, statistics: Tensor) -> Iterator[None]:
+    """Let every normalisation use given statistics in place of its samples' own.
+
+    Args:
+        network: as it was, at the end.
+        statistics: as `packed` makes them, (B, 2, K), for batches of B, or B = 1 for any.
+
+    Raises:
+        ShapeError: they are not those of such a network.
+    """
+    norms, wanted = sample_norms(network), num_statistics(network)
+    if statistics.ndim != 3 or statistics.shape[1:] != (2, wanted):
+        fix = "Measure them with the same network"
+        raise ShapeError(must("statistics", f"be (B, 2, {wanted})", tuple(statistics.shape), fix))
+    layers = statistics[..., None, None].split([norm.weight.numel() for norm in norms], 2)
+    try:
+        for norm, layer in zip(norms, layers, strict=True):
+            norm.given = Statistics(layer[:, 0], layer[:, 1])
+        yield
+    finally:
+        for norm in norms:
+            norm.given = None
+
+
+def _over(pooled: bool) -> tuple[int, ...]:
+    return (0, 2, 3) if pooled else (2, 3)
+
+
+def _of_channels(x: Tensor, *, pooled: bool) -> Statistics:
+    var, mean = torch.var_mean(x, _over(pooled), correction=0, keepdim=True)
     return Statistics(mean, var)
 
 

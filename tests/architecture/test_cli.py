@@ -37,6 +37,10 @@ OPTIONS = {
         *("--model", "--checkpoint", "--source", "--driving", "--out", "--mode", "--adapt-scale", "--best-frame"),
         *("--smooth", "--crop", "--side-by-side", "--max-frames", "--device", "--stage"),
     },
+    "stylise": {
+        *("--model", "--checkpoint", "--in", "--out", "--strength", "--temporal", "--max-frames", "--tile"),
+        *("--max-pixels", "--device", "--num-workers", "--overwrite", "--stage"),
+    },
     "report": set(),
     "promote": {"name"},
     "lineage": {"uri"},
@@ -108,6 +112,11 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["animate", "--stage", "rabbit", "--driving", "b.mp4"], 2, "takes everything from params.yaml"),
         (["animate", "--out", "x.gif"], 2, "--source and --driving must be given"),
         (["animate", "--source", "a.png", "--driving", "b.mp4", "--out", "c.avi", "--model", "x"], 1, "end in .gif"),
+        (["stylise", "--device", "tpu"], 2, "must be auto, cpu or cuda; got tpu"),
+        (["stylise", "--out", "x.png"], 2, "--in and --out must be given"),
+        (["stylise", "--strength", "2"], 2, "is not in the range"),
+        (["stylise", "--stage", "palace", "--out", "x.png"], 2, "takes everything from params.yaml"),
+        (["stylise", "--in", "nowhere.png", "--out", "x.png", "--model", "x"], 1, "nowhere.png must exist"),
         (["lineage", "nonsense"], 1, "models:/ URI"),
     ],
 )

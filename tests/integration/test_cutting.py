@@ -88,13 +88,24 @@ def test_cut_again_everything_is_the_same(paths: Paths, media: Path) -> None:
     assert len(before) == 7, "five clips, manifest, ledger"
 
 
-def test_an_item_whose_process_dies_stops_no_other(paths: Paths, media: Path) -> None:
-    def deadly(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> ItemResult:
-        if row.item == "cat.gif":
-            (target / "cat-000000.mp4").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return cut_item(row, source, config, target)
+def deadly(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> ItemResult:
+    """A task that a picture kills."""
+    if row.item == "cat.gif":
+        (target / "cat-000000.mp4").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return cut_item(row, source, config, target)
 
+
+def full(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> ItemResult:
+    """A task on a disk without room."""
+    raise EnvironmentProblem("the disk must have room; got none. Free some space.")
+
+
+@pytest.mark.parametrize("pays_bytes", [0, crop._RAY_PAYS_BYTES], ids=["on-ray", "here"])
+def test_an_item_whose_process_dies_stops_no_other(
+    paths: Paths, media: Path, pays_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crop, "_RAY_PAYS_BYTES", pays_bytes)
     report = crop.cut_dataset("d", params(media), paths, work=CutWork(task=deadly))
     assert (report.kept, report.rejected) == (4, {"failed": 1, "too-short": 1})
     assert not list(paths.cut("d", "clips").glob("*cat*"))
@@ -118,9 +129,6 @@ def test_below_the_floor_the_old_clips_stay(paths: Paths, media: Path) -> None:
 
 
 def test_a_full_disk_ends_the_stage_with_its_line(paths: Paths, media: Path) -> None:
-    def full(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> ItemResult:
-        raise EnvironmentProblem("the disk must have room; got none. Free some space.")
-
     with pytest.raises(EnvironmentProblem, match="the disk must have room"):
         crop.cut_dataset("d", params(media), paths, work=CutWork(task=full))
     assert not paths.cut("d", "clips").exists()

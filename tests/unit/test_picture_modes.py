@@ -6,6 +6,7 @@ import logging
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,14 +15,14 @@ import pytest
 from PIL import Image
 
 from models.contracts import Clip
-from models.errors import ParamsError, SourceError
+from models.errors import ClipError, ParamsError, SourceError
 from pipelines import download
 from pipelines.cut_work import work_of
 from pipelines.params import Params, parse
 from pipelines.stage import Paths
 from preprocessing.ledger import LedgerRow, read_ledger
 from preprocessing.preflight import check_folder
-from preprocessing.splits import assign
+from preprocessing.splits import assign, check_leaks
 from preprocessing.video import read_picture
 
 RED, BLUE, SIZE_PX = (210, 40, 30), (20, 60, 200), 32
@@ -275,3 +276,10 @@ def test_what_pictures_can_not_be_split_by(tmp_path: Path) -> None:
         params(tmp_path, test_share=1.0).dataset("d")
     with pytest.raises(ParamsError, match=r"test_share must lie in \(0, 1\)"):
         params(tmp_path, kind="cartoons", makes="clips", test_share=0.0).dataset("d")
+
+
+def test_one_picture_in_two_files_is_told_with_their_names() -> None:
+    (first,) = stills(1)
+    again = replace(first, id="copy", identity="copy", origin="copy.jpg", origin_sha256="c" * 64, split="test")
+    with pytest.raises(ClipError, match=r"got file 0+ in test and train \(as copy.jpg and p0\). Use split: identity"):
+        check_leaks("d", [first, again], by_time=False)

@@ -15,6 +15,7 @@ from training.recipes.style_losses import (
     gradient_penalty,
     gram,
     gray,
+    least_squares,
     texture_loss,
     total_variation,
     wasserstein,
@@ -60,8 +61,14 @@ def test_the_critic_gains_where_the_real_ones_score_higher() -> None:
     assert float(wasserstein(torch.full((2, 1, 2, 2), 3.0), torch.full((2, 1, 2, 2), 1.0))) == 2.0
 
 
+def test_least_squares_are_zero_at_what_is_wanted() -> None:
+    scores = torch.tensor([0.0, 1.0, 3.0]).reshape(1, 1, 1, 3)
+    assert float(least_squares(scores, 1.0)) == pytest.approx((1 + 0 + 4) / 3)
+    assert float(least_squares(scores.to(torch.bfloat16), 0.0)) == pytest.approx(10 / 3)
+
+
 def penalty_by_hand(weight: Tensor, real: Tensor, made: Tensor, share: Tensor) -> float:
-    """Of the critic ``mean over pixels of sum_c w_c x_c^2``, whose gradient is 2 w_c x_c / (h w), in plain loops."""
+    """Of the critic whose patches are pixels with the score sum_c w_c x_c^2, of gradient 2 w_c x_c, in plain loops."""
     terms = []
     for b in range(real.shape[0]):
         square = 0.0
@@ -70,7 +77,7 @@ def penalty_by_hand(weight: Tensor, real: Tensor, made: Tensor, share: Tensor) -
             for y in range(height):
                 for x in range(width):
                     between = float(made[b, c, y, x]) + float(share[b]) * float(real[b, c, y, x] - made[b, c, y, x])
-                    square += (2 * float(weight[c]) * between / (height * width)) ** 2
+                    square += (2 * float(weight[c]) * between) ** 2
         terms.append((math.sqrt(square) - 1) ** 2)
     return math.fsum(terms) / len(terms)
 
@@ -85,6 +92,12 @@ def test_the_gradient_penalty_equals_a_calculation_by_hand() -> None:
 
     found = gradient_penalty(critic, real, made, share)
     assert float(found.detach()) == pytest.approx(penalty_by_hand(weight, real, made, share), rel=1e-12)
+
+
+def test_the_penalty_sees_the_sum_of_the_patches() -> None:
+    """Four patches that each see a pixel of their own: the slope of all is 2, not 1 / 2."""
+    real, made = torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2)
+    assert float(gradient_penalty(lambda x: x * 1, real, made, torch.rand(1)).detach()) == pytest.approx(1.0)
 
 
 def test_a_straight_critic_of_slope_one_pays_nothing() -> None:

@@ -10,15 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.errors import ParamsError, TrainingError
-from models.style.config import StyleConfig
+from models.errors import ClipError, ParamsError, TrainingError
 from models.style.networks import build, debug_config
-from training.config import TrainConfig
 from training.feed import PairBatch
 from training.loop import Trainer
 from training.recipes import style as recipes
 from training.recipes.style import StyleRecipe
-from training.style_config import StyleTrainConfig
+from training.style_config import StyleLossConfig, StyleTrainConfig
 from training.world import World
 
 SIZE, BATCH = 32, 2
@@ -43,13 +41,13 @@ def batch(step: int) -> PairBatch:
 
 def trainer(**options: Any) -> Trainer:
     torch.manual_seed(0)
-    train = TrainConfig(batch_size=BATCH, max_steps=100, ema_decay=0.5, lr_generator=1e-3, lr_discriminator=1e-3)
-    style = StyleTrainConfig(**{"adversarial": 1.0, "content_level": 1, **options})
+    losses = StyleLossConfig(**{"adversarial": 1.0, "content_level": 1, **options})
+    rates = {"lr_generator": 1e-3, "lr_discriminator": 1e-3}
+    train = StyleTrainConfig(batch_size=BATCH, max_steps=100, ema_decay=0.5, losses=losses, **rates)
     made = recipes.build(
         build(debug_config()),
         model=debug_config(),
         train=train,
-        style=style,
         device=torch.device("cpu"),
         perceptual=Levels(),
     )
@@ -78,6 +76,11 @@ def test_a_step_trains_generator_and_critic_with_every_term() -> None:
     }
     assert not same(before[0], weights(made, "generator"))
     assert not same(before[1], weights(made, "critic"))
+    assert values["loss/penalty/penalty"] == pytest.approx(10 * values["loss/penalty/slope"])
+
+
+def test_the_penalty_is_not_multiplied_with_the_adversarial_weight() -> None:
+    values = trainer(adversarial=350.0).step(batch(0))
     assert values["loss/penalty/penalty"] == pytest.approx(10 * values["loss/penalty/slope"])
 
 
@@ -118,11 +121,11 @@ def test_least_squares_have_no_penalty_and_content_alone_no_critic() -> None:
 
 
 def test_the_critic_learns_to_tell_both_apart() -> None:
-    made = trainer(critic_steps=1000)
+    made = trainer(critic_steps=1000, adversarial=100.0)
     pairs = batch(0)
     style = torch.full_like(pairs.driving, 230)
     distances = [made.step(PairBatch(pairs.source, style, pairs.items))["loss/critic/wasserstein"] for _ in range(25)]
-    assert distances[-1] > distances[0] + 0.1
+    assert distances[-1] > distances[0] + 0.05
 
 
 def test_a_resumed_training_equals_the_unbroken_one_to_the_bit() -> None:
@@ -184,6 +187,10 @@ def test_pictures_show_photo_drawing_and_style() -> None:
         {"critic_steps": 0},
         {"gan": "none", "content": 0.0, "texture": 0.0, "colour": 0.0},
         {"warm_up_steps": 3, "content": 0.0},
+        {"cycle": 10.0},
+        {"identity": 5.0},
+        {"real": 1.2},
+        {"gan": "lsgan", "made_negative": 0.0},
     ],
 )
 def test_losses_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
@@ -191,10 +198,37 @@ def test_losses_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
         trainer(**options)
 
 
-def test_what_is_not_trained_yet_is_refused() -> None:
-    cycle = debug_config(StyleConfig(layout="cyclegan"))
-    options: dict[str, Any] = {"train": TrainConfig(), "device": torch.device("cpu"), "perceptual": Levels()}
-    with pytest.raises(ParamsError, match="cycles are not trained yet"):
-        recipes.build(build(cycle), model=cycle, style=StyleTrainConfig(), **options)
-    with pytest.raises(ParamsError, match="no edge-smoothed pictures yet"):
-        recipes.build(build(cycle), model=debug_config(), style=StyleTrainConfig(smooth_negative=1.0), **options)
+def with_smooth(pairs: PairBatch, smooth: Tensor) -> PairBatch:
+    return pairs._replace(smooth=smooth)
+
+
+def test_edge_smoothed_pictures_are_wrong_ones_for_the_critic() -> None:
+    pairs = batch(0)
+    plain, like_style, black = (
+        trainer(gan="lsgan", smooth_negative=weight).step(given)["loss/critic/gan"]
+        for weight, given in (
+            (0.0, pairs),
+            (1.0, with_smooth(pairs, pairs.driving)),
+            (1.0, with_smooth(pairs, torch.zeros_like(pairs.driving))),
+        )
+    )
+    assert like_style > plain
+    assert like_style != black
+    doubled = trainer(gan="lsgan", smooth_negative=2.0).step(with_smooth(pairs, pairs.driving))["loss/critic/gan"]
+    assert doubled - plain == pytest.approx(2 * (like_style - plain), rel=1e-4)
+
+
+def test_a_batch_without_its_edge_smoothed_pictures_is_refused_in_words() -> None:
+    rule = "the style pictures must come with edge-smoothed copies; got none. Have them made"
+    with pytest.raises(ClipError, match=rule):
+        trainer(gan="lsgan", smooth_negative=1.0).step(batch(0))
+
+
+def test_the_critics_terms_have_weights_of_their_own() -> None:
+    def loss(**options: float) -> float:
+        return trainer(gan="lsgan", **options).step(batch(0))["loss/critic/gan"]
+
+    both = loss()
+    real, made = loss(real=3.0) - both, loss(made_negative=3.0) - both
+    assert min(real, made) > 0
+    assert both == pytest.approx(real / 2 + made / 2, rel=1e-5)

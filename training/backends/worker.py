@@ -222,7 +222,9 @@ class _Worker:
         name = f"{BAD_BATCHES}/step-{step:08d}-rank-{self.world.rank}.npz"
         path = self.folder.local / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, source=pairs.source.numpy(), driving=pairs.driving.numpy(), items=pairs.items)
+        frames = {"source": pairs.source, "driving": pairs.driving, "smooth": pairs.smooth}
+        given = {key: value.numpy() for key, value in frames.items() if value is not None}
+        np.savez_compressed(path, items=pairs.items, **given)  # type: ignore[arg-type]
         self.folder.publish([name])
         return f"{self.folder.location}/{BAD_BATCHES}"
 

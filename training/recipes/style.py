@@ -1,22 +1,28 @@
-"""How the style family is trained on photos and style pictures that are no pairs; `style_phases` holds the losses."""
+"""How the style family is trained on photos and style pictures that are no pairs.
+
+`style_phases` holds the losses of the layouts with one generator, `cycle_phases` those of CycleGAN.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.errors import ParamsError, Problem
+from models.errors import ClipError, ParamsError, Problem, must
 from models.perceptual import build_perceptual
 from models.style.config import StyleConfig
 from training import pictures
+from training.augment import augment_pictures
 from training.feed import PairBatch
 from training.optim import adam, schedule
 from training.phases import Batch, Phase
 from training.randomness import keyed
+from training.recipes.cycle_phases import CycleAround, CycleCriticPhase, CycleGeneratorPhase
 from training.recipes.motion_phases import Precision
 from training.recipes.style_phases import Around, CriticPhase, PenaltyPhase, StyleGeneratorPhase, WarmUpPhase
 from training.speed import chosen
@@ -79,31 +85,38 @@ class StyleRecipe:
         self.phases: Sequence[Phase] = self._phases(perceptual)
 
     def _phases(self, perceptual: nn.Module | None) -> list[Phase]:
-        generator, critic = self.networks["generator"], self.networks["critic"]
-        style, train, begin = self.style, self.train, self.style.warm_up_steps
+        if "generator_back" in self.networks:
+            return self._cycle()
         around = Around(
-            weights=style,
+            weights=self.style,
             precision=self.precision,
             perceptual=perceptual,
-            generator=generator,
-            critic=critic if style.gan != "none" else None,
+            generator=self.networks["generator"],
+            critic=self.networks["critic"] if self.style.gan != "none" else None,
         )
-        phases: list[Phase] = []
+        return [*self._generator(around), *self._critic(around)]
+
+    def _generator(self, around: Around) -> list[Phase]:
+        """The warm-up and the generator's own phase."""
+        generator, style, begin = self.networks["generator"], self.style, self.style.warm_up_steps
+        phases = []
         if begin:
-            optimizer = self._adam("generator", generator, style.lr_warm_up)
-            phases.append(
-                Phase(name="warm_up", module=WarmUpPhase(generator, around), optimizer=optimizer, stop_step=begin)
-            )
-        optimizer = self._adam("generator", generator, train.lr_generator)
+            optimizer = self._adam(style.lr_warm_up, generator=generator)
+            warm_up = WarmUpPhase(generator, around)
+            phases.append(Phase(name="warm_up", module=warm_up, optimizer=optimizer, stop_step=begin))
+        optimizer = self._adam(self.train.lr_generator, generator=generator)
         module = StyleGeneratorPhase(generator, around)
         every = style.critic_steps if style.gan != "none" else 1
-        phases.append(self._phase("generator", module, optimizer, first_step=begin, every_n_steps=every))
+        return [*phases, self._phase("generator", module, optimizer, first_step=begin, every_n_steps=every)]
+
+    def _critic(self, around: Around) -> list[Phase]:
+        """The critic's phase and the penalty's, which train with one optimiser."""
+        critic, style, begin = self.networks["critic"], self.style, self.style.warm_up_steps
         if style.gan == "none":
-            return phases
-        optimizer = self._adam("critic", critic, train.lr_discriminator)
+            return []
+        optimizer = self._adam(self.train.lr_discriminator, critic=critic)
         limits = {"wasserstein": style.max_wasserstein} if style.gan == "wgan-gp" else {}
-        judge = CriticPhase(critic, around)
-        phases.append(self._phase("critic", judge, optimizer, first_step=begin, limits=limits))
+        phases = [self._phase("critic", CriticPhase(critic, around), optimizer, first_step=begin, limits=limits)]
         if style.gan == "wgan-gp":
             slope = PenaltyPhase(critic, around)
             limits = {"slope": style.max_penalty}
@@ -111,9 +124,27 @@ class StyleRecipe:
             phases.append(Phase(name="penalty", module=slope, optimizer=optimizer, **lazily))  # type: ignore[arg-type]
         return phases
 
-    def _adam(self, name: str, network: nn.Module, rate: float) -> torch.optim.Adam:
+    def _cycle(self) -> list[Phase]:
+        """Two generators in one phase, their two critics in the other."""
+        networks, around = self.networks, CycleAround(self.style, self.precision, self.networks)
+        making = CycleGeneratorPhase(networks["generator"], networks["generator_back"], around)
+        judging = CycleCriticPhase(networks["critic"], networks["critic_back"], around)
+        optimizers = [
+            self._adam(rate, **{name: networks[name] for name in names})
+            for rate, names in (
+                (self.train.lr_generator, ("generator", "generator_back")),
+                (self.train.lr_discriminator, ("critic", "critic_back")),
+            )
+        ]
+        return [
+            self._phase("generators", making, optimizers[0], every_n_steps=self.style.critic_steps),
+            self._phase("critics", judging, optimizers[1]),
+        ]
+
+    def _adam(self, rate: float, **networks: nn.Module) -> torch.optim.Adam:
         fused = chosen(self.train, self.device).fused_optimizer
-        return adam({name: (network.parameters(), rate)}, self.train.adam_betas, fused=fused)
+        groups = {name: (network.parameters(), rate) for name, network in networks.items()}
+        return adam(groups, self.train.adam_betas, fused=fused)
 
     def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, **options: object) -> Phase:
         return Phase(
@@ -126,12 +157,31 @@ class StyleRecipe:
         )
 
     def prepare(self, pairs: PairBatch) -> Batch:
-        """Photos (``pairs.source``) and style pictures (``pairs.driving``) to the device; where slopes are taken."""
-        batch = {"photo": self._image(pairs.source), "style": self._image(pairs.driving)}
+        """Photos (``pairs.source``) and style pictures (``pairs.driving``) to the device; where slopes are taken.
+
+        Raises:
+            ClipError: the losses need edge-smoothed pictures and the batch has none.
+        """
+        batch: dict[str, Tensor] = {"photo": self._image(pairs.source), "style": self._image(pairs.driving)}
+        if self.style.gan != "none" and self.style.smooth_negative:
+            if pairs.smooth is None:
+                fix = "Have them made with the style pictures' data set, or set smooth_negative to 0"
+                raise ClipError(must("the style pictures", "come with edge-smoothed copies", "none", fix))
+            batch["smooth"] = self._image(pairs.smooth)
+        batch = self._augmented(batch, pairs.items)
         if self.style.gan == "wgan-gp":
             shares = [keyed(self.train.seed, "penalty", int(item)).uniform() for item in pairs.items]
             batch["share"] = torch.tensor(shares, dtype=self.dtype, device=self.device)
         return batch
+
+    def _augmented(self, batch: dict[str, Tensor], items: np.ndarray) -> dict[str, Tensor]:
+        """Photos and style pictures changed apart; copies as what they are copies of."""
+        draws: dict[str, Any] = {"items": items, "config": self.train.augment, "seed": self.train.seed}
+        made = dict(batch)
+        (made["photo"],) = augment_pictures(batch["photo"], of="photo", **draws)
+        copies = {name: batch[name] for name in ("smooth",) if name in batch}
+        made["style"], *others = augment_pictures(batch["style"], *copies.values(), of="style", **draws)
+        return made | dict(zip(copies, others, strict=True))
 
     def stylise(self, networks: Mapping[str, nn.Module], photo: Tensor) -> Tensor:
         """Photos, uint8, (B, 3, H, W), as drawings: in [0, 1], (B, 3, H, W)."""
@@ -151,17 +201,33 @@ class StyleRecipe:
 
 def _check(model: StyleConfig, style: StyleLossConfig) -> None:
     """What neither configuration can know alone."""
-    problems = []
-    if not (style.content or style.texture or style.colour or style.total_variation or style.gan != "none"):
-        problems.append(Problem("style", "weights of 0 alone", "have a term above 0"))
-    if style.warm_up_steps and not style.content:
-        problems.append(
-            Problem("style.warm_up_steps", style.warm_up_steps, "be 0 where content is: it is all it learns")
-        )
-    if style.smooth_negative:
-        rule = "be 0: the feed gives no edge-smoothed pictures yet"
-        problems.append(Problem("style.smooth_negative", style.smooth_negative, rule))
-    if model.layout == "cyclegan":
-        problems.append(Problem("model.layout", model.layout, "be one without a way back: cycles are not trained yet"))
+    problems = _of_cycles(style) if model.layout == "cyclegan" else _of_one_way(style)
     if problems:
         raise ParamsError(problems)
+
+
+def _of_one_way(style: StyleLossConfig) -> list[Problem]:
+    problems = []
+    if not (style.content or style.texture or style.colour or style.total_variation or style.gan != "none"):
+        problems.append(Problem("losses", "weights of 0 alone", "have a term above 0"))
+    if style.warm_up_steps and not style.content:
+        problems.append(
+            Problem("losses.warm_up_steps", style.warm_up_steps, "be 0 where content is: it is all it learns")
+        )
+    for key in ("cycle", "identity"):
+        if value := getattr(style, key):
+            problems.append(Problem(f"losses.{key}", value, "be 0 with a layout that has no way back"))
+    return problems
+
+
+def _of_cycles(style: StyleLossConfig) -> list[Problem]:
+    problems = []
+    if style.gan != "lsgan":
+        problems.append(Problem("losses.gan", style.gan, "be lsgan with layout: cyclegan"))
+    if not style.cycle:
+        problems.append(Problem("losses.cycle", style.cycle, "be above 0 with layout: cyclegan"))
+    others = ("content", "texture", "colour", "total_variation", "gray_negative", "smooth_negative", "warm_up_steps")
+    for key in others:
+        if value := getattr(style, key):
+            problems.append(Problem(f"losses.{key}", value, "be 0 with layout: cyclegan, which has no such term"))
+    return problems

@@ -81,12 +81,19 @@ def wasserstein(real: Tensor, made: Tensor) -> Tensor:
     return real.mean() - made.mean()
 
 
+def least_squares(scores: Tensor, wanted: float) -> Tensor:
+    """Mean squared distance of scores (B, 1, h, w) from what they should be (Mao et al., ICCV 2017)."""
+    loss: Tensor = (wide(scores) - wanted).square().mean()
+    return loss
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, share: Tensor) -> Tensor:
     """Mean squared distance from 1 of the gradient's length, between real and made pictures (equation 2, last term).
 
     Gulrajani et al., NeurIPS 2017: pictures on the line between a real and a made one, the gradient of a picture's
-    score (the mean of its patches') with respect to the whole picture, its Euclidean norm. The equation prints the
-    square of the mean; here it is the mean of the squares, as in its source.
+    score with respect to the whole picture, its Euclidean norm. The equation prints the square of the mean; here it is
+    the mean of the squares, as in its source. A picture's score is the sum of its patches' here, as in AnimeGAN: a mean
+    of many patches hardly has a slope, which the critic would make up for by scores that outweigh every other loss.
 
     Args:
         critic: pictures (B, 3, H, W) -> scores (B, 1, h, w); each picture must be judged by itself.
@@ -95,7 +102,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Ten
         share: where on the line, 0 made and 1 real, (B,).
     """
     between = torch.lerp(made, real, share[:, None, None, None].to(real.dtype)).detach().requires_grad_(True)
-    scores = critic(between).mean((1, 2, 3)).sum()
+    scores = critic(between).sum()
     (slope,) = torch.autograd.grad(scores, between, create_graph=True)
     lengths = wide(slope).flatten(1).norm(dim=1)
     penalty: Tensor = (lengths - 1).square().mean()

@@ -19,6 +19,7 @@ from training.recipes.style_losses import (
     content_loss,
     gradient_penalty,
     gray,
+    least_squares,
     texture_loss,
     total_variation,
     wasserstein,
@@ -85,7 +86,7 @@ class StyleGeneratorPhase(nn.Module):
             if around.critic is not None:
                 with Frozen(around.critic):
                     score = around.critic(made)
-                favour = (1 - score).square().mean() if weights.gan == "lsgan" else -score.mean()
+                favour = least_squares(score, 1.0) if weights.gan == "lsgan" else -score.mean()
                 losses["gan"] = favour * weights.adversarial
             losses |= self._seen(made, batch)
             if weights.colour:
@@ -130,7 +131,7 @@ class CriticPhase(nn.Module):
         around, weights = self.around, self.around.weights
         with around.precision.context():
             made = carry["made"] if "made" in carry else self._made(batch["photo"])
-            wrong = {"made": (made, 1.0)}
+            wrong = {"made": (made, weights.made_negative)}
             if weights.gray_negative:
                 wrong["gray"] = (gray(batch["style"]), weights.gray_negative)
             if weights.smooth_negative:
@@ -149,14 +150,18 @@ class CriticPhase(nn.Module):
 
     def _loss(self, real: Tensor, bad: list[Tensor], shares: list[float]) -> Tensor:
         if self.around.weights.gan == "lsgan":
-            good = (1 - real).square().mean()
-            return good + torch.stack([score.square().mean() * w for score, w in zip(bad, shares, strict=True)]).sum()
+            good = least_squares(real, 1.0) * self.around.weights.real
+            return good + torch.stack([least_squares(s, 0.0) * w for s, w in zip(bad, shares, strict=True)]).sum()
         total = sum(shares)
         return torch.stack([score.mean() * w for score, w in zip(bad, shares, strict=True)]).sum() / total - real.mean()
 
 
 class PenaltyPhase(nn.Module):
-    """Keeps the critic's slope at 1 (equation 2, last term); taken in some steps only, it weighs more in them."""
+    """Keeps the critic's slope at 1 (equation 2, last term); taken in some steps only, it weighs more in them.
+
+    ``adversarial`` does not multiply it, as in AnimeGAN, though equations 2 and 6 together say so. Adam divides by the
+    recent gradients' size: a penalty hundreds of times larger than the critic's own loss leaves nothing of the latter.
+    """
 
     def __init__(self, critic: nn.Module, around: Around) -> None:
         super().__init__()
@@ -172,4 +177,4 @@ class PenaltyPhase(nn.Module):
         weights = self.around.weights
         found = gradient_penalty(self.critic, batch["style"], carry["made"].to(batch["style"].dtype), batch["share"])
         factor = weights.penalty * weights.penalty_every_steps
-        return PhaseOutput({"penalty": found * factor * weights.adversarial}, {}, {"slope": found.detach()})
+        return PhaseOutput({"penalty": found * factor}, {}, {"slope": found.detach()})
