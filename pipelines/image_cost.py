@@ -80,10 +80,10 @@ def _held(engine: Stylises, given: np.ndarray, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         engine.stylise(given)
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(torch.cuda.max_memory_allocated(device)) - int(before)
     with LiveBytes() as live:
         engine.stylise(given)
-    return live.peak
+    return int(live.peak)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call,misc]
@@ -124,4 +124,4 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call,misc]
 
 
 def _place(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr()
+    return int(value.untyped_storage().data_ptr())

@@ -7,7 +7,7 @@ graph. Their reports stay apart from the project's, in ``reports/papers``.
 
 Precedence, weakest first, over what params.yaml says for all experiments: ``all_rows``, ``profiles.<profile>.model``
 and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``; ``experiments.<name>``. Methods are described by
-``profiles.<profile>.methods``, for all of them, and ``methods.<method>``. A null inherits.
+``all_rows`` (``style_dataset`` alone), ``profiles.<profile>.methods`` and ``methods.<method>``. A null inherits.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class PaperFile:
         """What describes a method, weakest first."""
         places = (("profiles", profile, "methods"), ("methods", method))
         (first, common), (last, own) = ((self.key(*place), self.section(*place)) for place in places)
-        return [(first, common), (last, {**own, "dataset": dataset})]
+        style = {"style_dataset": self.section("all_rows").get("style_dataset")}  # that of the rows they stand beside
+        return [(self.key("all_rows"), style), (first, common), (last, {**own, "dataset": dataset})]
 
     def dataset_layers(self, name: str, profile: str) -> list[Layer]:
         """What describes a data set of the file's own, weakest first."""
@@ -256,7 +257,7 @@ def _wrong_methods(file: PaperFile, datasets: Sequence[str]) -> Iterator[Problem
     for method, entry in file.section("methods").items():
         if method in file.section("rows"):
             yield Problem(file.key("methods"), method, "have names that no row has")
-        style = entry.get("style_dataset")
+        style = entry.get("style_dataset", file.section("all_rows").get("style_dataset"))
         if style is not None and style not in datasets:
             yield Problem(file.key("methods", method, "style_dataset"), style, f"be one of {', '.join(datasets)}")
     for dataset in file.trained_on if file.section("methods") else ():

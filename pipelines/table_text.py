@@ -133,14 +133,12 @@ def sayings(block: Block) -> list[str]:
     if len(times) == 1 and (seconds := times.pop()) is not None:
         others = f"; {' and '.join(untrained)} train nothing" if untrained else ""
         said.append(f"Every trained row had the same time, {seconds:g} s, whatever number of steps that was{others}.")
-    for metric, rule, breaks in (
-        ("content", f"content above {CONTENT_CEILING:g}: lost", lambda value: value > CONTENT_CEILING),
-        ("detail", f"detail below {DETAIL_FLOOR:g}: blurred", lambda value: value < DETAIL_FLOOR),
-    ):
-        if metric in block.metrics:
-            means = [(line.label, line.measures[metric].mean) for line in block.measured]
-            found = [label for label, mean in means if mean is not None and breaks(mean)]
-            said.append(f"{rule[0].upper()}{rule[1:]}: {', '.join(found) or 'no row'}.")
+    if "content" in block.metrics:
+        found = [label for label, mean in _means(block, "content") if mean > CONTENT_CEILING]
+        said.append(f"Content above {CONTENT_CEILING:g}, lost: {', '.join(found) or 'no row'}.")
+    if "detail" in block.metrics:
+        found = [label for label, mean in _means(block, "detail") if mean < DETAIL_FLOOR]
+        said.append(f"Detail below {DETAIL_FLOOR:g}, blurred: {', '.join(found) or 'no row'}.")
     return said
 
 
@@ -152,6 +150,11 @@ def aim(block: Block) -> str:
     over = [line.label for line in block.measured if (line.measures["l1"].mean or 0.0) > most * nothing]
     verdict = f"missed by {', '.join(over)}" if over else "every row keeps it"
     return f"Asked of the mean: L1 at most {most} of copy-source; {verdict}."
+
+
+def _means(block: Block, metric: str) -> list[tuple[str, float]]:
+    means = [(line.label, line.measures[metric].mean) for line in block.measured]
+    return [(label, mean) for label, mean in means if mean is not None]
 
 
 def missed(table: Table) -> list[str]:

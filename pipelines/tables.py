@@ -33,7 +33,8 @@ class TablesReport:
 def run(name: str, params: Params, paths: Paths) -> TablesReport:
     """Write ``reports/tables/<name>``: a Markdown document, and for each table a CSV file and a picture.
 
-    A table of models that draw has another picture: the same photos drawn by each row. All names carry the profile and the size, as ``table-1-sample-64px.csv``. The same reports give the same bytes.
+    A table of models that draw has another picture: the same photos drawn by each row. All names carry the profile and
+    the size, as ``table-1-sample-64px.csv``. The same reports give the same bytes.
 
     Args:
         name: the paper's folder in papers/.

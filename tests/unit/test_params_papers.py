@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from models import errors
-from pipelines import params, params_papers
+from pipelines import params, params_papers_form
 from pipelines.params_papers import PaperFile, read_papers
 
 SMALL: dict[str, Any] = {
@@ -243,7 +243,7 @@ def test_a_broken_file_gets_a_line(tmp_path: Path, raw: Any, says: str) -> None:
 
 def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL) / "papers" / "one" / "params.yaml"
-    path.write_text("# " + "x" * params_papers.MAX_FILE_BYTES)
+    path.write_text("# " + "x" * params_papers_form.MAX_FILE_BYTES)
     with pytest.raises(errors.ParamsError, match="of which 1048576 are read"):
         read_papers(tmp_path)
 
