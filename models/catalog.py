@@ -106,10 +106,123 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+_LWCOMICGAN: dict[str, Any] = {
+    "lr_generator": 8e-5,
+    "lr_discriminator": 16e-5,
+    "batch_size": 6,
+    "max_epochs": 101,
+    "losses": {"warm_up_epochs": 5},
+}
+"""Rates, batch and epochs are AnimeGAN's, for the paper prints none; its losses' weights are the defaults."""
+_LSGAN_ALONE: dict[str, Any] = {"gan": "lsgan", "adversarial": 1.0, "texture": 0.0, "colour": 0.0}
+_HALVED = {"milestone_epochs": (125, 150, 175), "gamma": 0.5}
+"""In place of a straight line from epoch 100 to 200."""
 MODELS |= {
     "lwcomicgan": ModelSpec(
         **_STYLE,
-        summary="LWComicGAN: photos into ink and comics by a light generator with LIN, WGAN-GP (2.8 M parameters)",
+        train=_LWCOMICGAN,
+        summary="LWComicGAN: photos into ink and comics by a light generator with LIN and a Wasserstein critic",
+    ),
+    "lwcomicgan-tiny": ModelSpec(
+        **_STYLE,
+        model={"width": 24},
+        train=_LWCOMICGAN,
+        summary="LWComicGAN at 3/8 of the widths: 0.4 M parameters, for small devices",
+    ),
+    "animegan": ModelSpec(
+        **_STYLE,
+        model={"layout": "animegan", "num_blocks": 8, "norm": "instance", "critic_instance": True},
+        train={
+            "lr_generator": 8e-5,
+            "lr_discriminator": 16e-5,
+            "batch_size": 6,
+            "max_epochs": 101,
+            "losses": {
+                "gan": "lsgan",
+                "adversarial": 300.0,
+                "content": 1.5,
+                "texture": 3.0,
+                "colour": 10.0,
+                "gray_negative": 1.0,
+                "smooth_negative": 0.1,
+                "warm_up_epochs": 5,
+            },
+        },
+        summary="AnimeGAN (ISICA 2019): least squares, gray and edge-smoothed negatives",
+    ),
+    "animeganv2": ModelSpec(
+        **_STYLE,
+        model={"layout": "animeganv2", "norm": "layer"},
+        train={
+            "lr_generator": 2e-5,
+            "lr_discriminator": 4e-5,
+            "batch_size": 12,
+            "max_epochs": 101,
+            "losses": {
+                "gan": "lsgan",
+                "adversarial": 300.0,
+                "content": 1.5,
+                "texture": 2.5,
+                "colour": 15.0,
+                "total_variation": 2.0,
+                "real": 1.2,
+                "made_negative": 1.2,
+                "gray_negative": 1.2,
+                "smooth_negative": 0.8,
+                "warm_up_epochs": 10,
+                "lr_warm_up": 2e-4,
+            },
+        },
+        summary="AnimeGANv2, as published for the style Hayao: layer normalisation, half of AnimeGAN's parameters",
+    ),
+    "cartoongan": ModelSpec(
+        **_STYLE,
+        model={
+            "layout": "cartoongan",
+            "num_blocks": 8,
+            "norm": "instance",
+            "critic_spectral": False,
+            "critic_instance": True,
+        },
+        train={
+            "lr_generator": 1e-5,
+            "lr_discriminator": 1e-5,
+            "batch_size": 8,
+            "max_epochs": 200,
+            **_HALVED,
+            "losses": {
+                **_LSGAN_ALONE,
+                "content": 10.0,
+                "smooth_negative": 1.0,
+                "warm_up_epochs": 20,
+                "lr_warm_up": 2e-4,
+            },
+        },
+        summary="CartoonGAN (CVPR 2018): content alone beside the critic, edge-smoothed negatives",
+    ),
+    "cyclegan": ModelSpec(
+        **_STYLE,
+        model={
+            "layout": "cyclegan",
+            "num_blocks": 9,
+            "norm": "instance",
+            "critic_spectral": False,
+            "critic_instance": True,
+        },
+        train={
+            "batch_size": 1,
+            "max_epochs": 200,
+            **_HALVED,
+            "losses": {
+                **_LSGAN_ALONE,
+                "content": 0.0,
+                "cycle": 10.0,
+                "identity": 5.0,
+                "real": 0.5,
+                "made_negative": 0.5,
+            },
+        },
+        summary="CycleGAN (ICCV 2017): there and back between photos and style pictures",
     ),
 }
 
@@ -117,6 +230,13 @@ MODELS |= {
 def presets_of(family: Family) -> list[str]:
     """The presets of one family, in the catalogue's order."""
     return [name for name, spec in MODELS.items() if spec.family == family]
+
+
+def settings_kind(spec: ModelSpec) -> str:
+    """By what published settings tell presets apart: the kind of motion, or the generator's layout."""
+    if spec.family == "motion":
+        return str(spec.model.get("motion", "first-order"))
+    return str(spec.model.get("layout", "lwcomicgan"))
 
 
 def own_options(preset: str) -> PublishedSettings:
@@ -157,6 +277,31 @@ _BY_IDENTITY = {"id_sampling": True, "augment": _JITTER}
 _ADVERSARIAL = {"losses": {"gan": "lsgan"}, "milestone_epochs": ()}
 _NO_PADDING = {"heat_map_padding": 0}
 _SEES_KEYPOINTS = {"discriminator_norm": "instance", "discriminator_keypoints": True}
+
+_FAST: dict[str, Any] = {"lr_generator": 1e-3, "lr_discriminator": 5e-4, "adam_betas": (0.5, 0.99)}
+_NEAR: dict[str, Any] = {"content_level": 2, "warm_up_steps": 0}
+_EMBEDDED: dict[str, PublishedSettings] = {
+    "lwcomicgan": PublishedSettings(
+        train={
+            **_FAST,
+            "lr_generator": 2e-3,
+            "losses": {
+                **_NEAR,
+                "adversarial": 300.0,
+                "content": 3.0,
+                "texture": 15.0,
+                "colour": 90.0,
+                "penalty_every_steps": 4,
+            },
+        }
+    ),
+    "animegan": PublishedSettings(train={**_FAST, "losses": _NEAR}),
+    "animeganv2": PublishedSettings(train={**_FAST, "losses": _NEAR}),
+    "cartoongan": PublishedSettings(train={**_FAST, "losses": _NEAR}),
+    "cyclegan": PublishedSettings(train={**_FAST, "losses": {"warm_up_steps": 0}}),
+}
+"""What no paper says: for the embedded backbone, whose features are of another size than VGG-19's, and for trainings of
+minutes on few pictures. LWComicGAN's weights were found by trial; of the others only rates and level are changed."""
 
 PUBLISHED: dict[str, dict[str, PublishedSettings]] = {
     "vox": {
@@ -208,8 +353,9 @@ PUBLISHED: dict[str, dict[str, PublishedSettings]] = {
             train={"augment": {"hue": 0.1}, "losses": {"gan": "lsgan"}},
         ),
     },
+    "embedded": _EMBEDDED,
 }
-"""Name of a data set's published settings -> kind of motion -> what they are (public configurations, 256 px).
+"""Name of a data set's published settings -> `settings_kind` -> what they are (public configurations, 256 px).
 
 ``vox-adv`` and ``taichi-adv`` go on from the models without a discriminator (``init_from``). What a paper leaves out is
 its base model's.

@@ -25,7 +25,7 @@ def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> 
 
     Raises:
         ParamsError: no paper has such a method.
-        ClipError: shards are missing, broken, of different sizes, or hold too few pictures; or too many pictures fail.
+        ClipError: shards are missing or broken, or hold too few pictures; or too many pictures fail.
         CheckpointError: a file of pretrained weights holds something else.
         EnvironmentProblem: no Ray, or the backbone's file, a judge or the device can't be used.
     """

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -63,14 +62,6 @@ _STYLE_SEED = 0
 """Of the choice of style pictures that are shown."""
 
 
-class Experiment(Protocol):
-    """What is read of an experiment's settings."""
-
-    dataset: str
-    """The photos."""
-    style_dataset: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Whose drawings are judged."""
@@ -105,10 +96,11 @@ def run(
     Raises:
         ParamsError: the experiment is unknown.
         CheckpointError: it has no exported model.
-        ClipError: shards are missing, broken, of different sizes, or hold too few pictures; or too many pictures fail.
+        ClipError: shards are missing or broken, or hold too few pictures; or too many pictures fail.
         EnvironmentProblem: no Ray, or a judge or device can't be used.
     """
-    experiment = cast(Experiment, params.experiment(name))
+    experiment = params.experiment(name)
+    assert experiment.style_dataset is not None, "a stylising experiment has style pictures"
     with only_writer(paths.report("evaluate", name)):
         info = read_info(paths.trained(name))
         subject = Subject(
@@ -255,10 +247,7 @@ class _Figures:
 
 
 def _pictures(photos: ShardReader, styles: ShardReader) -> tuple[list[Place], list[Place]]:
-    """The test photos and all style pictures; of one size, which need not be that of the training."""
-    if photos.index.size_px != styles.index.size_px:
-        got, fix = f"{styles.index.size_px} px", "Set size_px of both data sets alike"
-        raise ClipError(must(str(styles.folder), f"hold pictures of the photos' {photos.index.size_px} px", got, fix))
+    """The test photos and all style pictures."""
     found = places_of(photos.clips(JUDGED)), places_of(styles.clips())
     for reader, places, what, fix in (
         (photos, found[0], f"two pictures of split {JUDGED}", "Raise datasets.<name>.test_share, or add photos"),

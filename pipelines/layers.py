@@ -59,13 +59,18 @@ def build(cls: type[T], layers: list[Layer], where: str, problems: list[Problem]
 def one_length(layers: list[Layer]) -> list[Layer]:
     """Layers of a training in which the strongest that says how long it is, in steps or in epochs, stands alone.
 
-    Whoever sets steps over published epochs means the steps, and the other way round; ``avd`` likewise. A layer that
-    sets both keeps both.
+    Whoever sets steps over published epochs means the steps, and the other way round; ``avd`` and a warm-up, among
+    ``losses``, likewise. A layer that sets both keeps both.
     """
     layers = _one_length(layers, steps=("max_steps", "milestones"), epochs=("max_epochs", "milestone_epochs"))
-    second = [(path, layer["avd"]) for path, layer in layers if isinstance(layer.get("avd"), Mapping)]
-    lengths = dict(_one_length(second, steps=("max_steps",), epochs=("max_epochs",)))
-    return [(path, {**layer, "avd": lengths[path]} if path in lengths else layer) for path, layer in layers]
+    layers = _one_length_of("avd", layers, steps=("max_steps",), epochs=("max_epochs",))
+    return _one_length_of("losses", layers, steps=("warm_up_steps",), epochs=("warm_up_epochs",))
+
+
+def _one_length_of(part: str, layers: list[Layer], *, steps: tuple[str, ...], epochs: tuple[str, ...]) -> list[Layer]:
+    said = [(path, layer[part]) for path, layer in layers if isinstance(layer.get(part), Mapping)]
+    lengths = dict(_one_length(said, steps=steps, epochs=epochs))
+    return [(path, {**layer, part: lengths[path]} if path in lengths else layer) for path, layer in layers]
 
 
 def _one_length(layers: list[Layer], *, steps: tuple[str, ...], epochs: tuple[str, ...]) -> list[Layer]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options, presets_of
+from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options, presets_of, settings_kind
 from models.errors import ParamsError, Problem
 from models.families import NETWORKS, Family
 from pipelines import params_papers
@@ -306,7 +306,7 @@ class _Reader:
     def _published(self, key: str, name: Any, spec: ModelSpec) -> PublishedSettings:
         if name in (None, "none"):
             return PublishedSettings()
-        kind = spec.model.get("motion", "first-order") if spec.family == "motion" else spec.model.get("layout", "")
+        kind = settings_kind(spec)
         known = [known for known, kinds in PUBLISHED.items() if kind in kinds]
         if not isinstance(name, str) or name not in known:
             self.problems.append(Problem(key, name, f"be none or one of {', '.join(known)} for this preset"))

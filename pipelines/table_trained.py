@@ -11,6 +11,7 @@ from models.errors import CheckpointError
 from models.motion.config import MotionConfig
 from pipelines.settings import ExperimentConfig, params_sha256
 from training.config import MotionTrainConfig
+from training.style_config import StyleTrainConfig
 
 if TYPE_CHECKING:
     from training.checkpoint import CheckpointInfo
@@ -63,6 +64,10 @@ def in_steps(experiment: ExperimentConfig, steps: Any, avd_steps: Any) -> Experi
         milestones = tuple(epoch * every for epoch in train.milestone_epochs)
         length = max(1, every * train.max_epochs)
         train = replace(train, max_steps=length, milestones=milestones, max_epochs=None, milestone_epochs=())
+        if isinstance(train, StyleTrainConfig):
+            from pipelines.train_stages import warm_up_in_steps  # brings torch along
+
+            train = warm_up_in_steps(train, every)
     if isinstance(train, MotionTrainConfig) and train.avd.max_steps is None and train.avd.max_epochs is not None:
         if not isinstance(avd_steps, int):
             return None

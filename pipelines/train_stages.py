@@ -14,6 +14,7 @@ from training.checkpoint import CheckpointInfo
 from training.config import MotionTrainConfig
 from training.feed import FeedOptions, PairSequence, ShardReader
 from training.job import TrainJob
+from training.style_config import StyleTrainConfig
 
 AVD_RECIPE = "training.recipes.avd:build"
 HASH_LETTERS = 8
@@ -34,7 +35,19 @@ def in_steps(experiment: ExperimentConfig, reader: ShardReader) -> ExperimentCon
         )
     if isinstance(train, MotionTrainConfig):
         train = _avd_in_steps(train, clips)
+    if isinstance(train, StyleTrainConfig):
+        every = steps_per_epoch(clips, train.batch_size, train.num_repeats, id_sampling=False)
+        train = warm_up_in_steps(train, every)
     return dataclasses.replace(experiment, train=train)
+
+
+def warm_up_in_steps(train: StyleTrainConfig, every: int) -> StyleTrainConfig:
+    """The same with its warm-up in steps, of which an epoch has ``every``."""
+    losses = train.losses
+    if losses.warm_up_epochs is None:
+        return train
+    steps = losses.warm_up_epochs * every
+    return dataclasses.replace(train, losses=dataclasses.replace(losses, warm_up_steps=steps, warm_up_epochs=None))
 
 
 def steps_per_epoch(clips: list[ShardClip], batch_size: int, num_repeats: int, *, id_sampling: bool) -> int:

@@ -45,6 +45,8 @@ class StyleLossConfig:
     """CycleGAN: of pictures that are already on the side to which they are taken (published: 5)."""
     warm_up_steps: int = 0
     """Steps at the beginning in which the generator learns the content alone."""
+    warm_up_epochs: int | None = None
+    """In place of ``warm_up_steps``."""
     lr_warm_up: float = 1e-4
     max_wasserstein: float = 1e3
     """A critic whose estimate of the distance is above this has diverged: the training stops."""
@@ -61,6 +63,12 @@ class StyleLossConfig:
             *(
                 (getattr(self, key) >= 1, key, getattr(self, key), "be 1 or more")
                 for key in ("penalty_every_steps", "critic_steps")
+            ),
+            (
+                self.warm_up_epochs is None or self.warm_up_epochs >= 0,
+                "warm_up_epochs",
+                self.warm_up_epochs,
+                "be 0 or more, or null",
             ),
             (judged, "gan", self.gan, "be none where adversarial is 0"),
             (min(self.real, self.made_negative) > 0, "real", self.real, "be above 0, like made_negative"),
