@@ -593,7 +593,7 @@ def test_graphs_track_what_describes_a_training(root: Path) -> None:
     for name in {*PAPERS, *STYLE_PAPERS} - {"presets"}:
         graph = yaml.safe_load((root / "papers" / name / "dvc.yaml").read_text())
         *main, own = graph["stages"]["train"]["params"]
-        tracked = ("style",) if name in STYLE_PAPERS else ("published", "model", "train")
+        tracked = ("published", "style") if name in STYLE_PAPERS else ("published", "model", "train")
         assert main == [f"profiles.${{profile}}.{key}" for key in tracked]
         written = [part.replace("{profile}", "${profile}").replace("{row}", "${item.row}") for part in parts]
         assert own == {f"papers/{name}/params.yaml": written}
