@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from models.contracts import INDEX_NAME, Split
 from models.errors import ClipError, must
@@ -40,7 +41,9 @@ from pipelines.evaluate_style_work import (
     places_of,
 )
 from pipelines.evaluate_style_workers import examine_all
-from pipelines.params import EvaluationConfig, ExperimentConfig, Params
+from pipelines.evaluate_work import torch_threads
+from pipelines.image_cost import ImageCost, image_cost
+from pipelines.params import EvaluationConfig, Params
 from pipelines.progress import bar
 from pipelines.score import Network
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
@@ -57,6 +60,23 @@ JUDGED: Split = "test"
 BARS = "distances.png"
 _STYLE_SEED = 0
 """Of the choice of style pictures that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Whose drawings are judged."""
+
+    name: str
+    preset: str
+    dataset: str
+    """The photos."""
+    style_dataset: str
+    trained: Path
+    """Folder that the engine is opened from."""
+    weights_sha256: str
+    seed: int = 0
+    step: int = 0
+    images_seen: int = 0
 
 
 def run(
@@ -76,57 +96,82 @@ def run(
     Raises:
         ParamsError: the experiment is unknown.
         CheckpointError: it has no exported model.
-        ClipError: shards are missing or broken, or hold too few pictures; or too many
-            pictures fail.
+        ClipError: shards are missing or broken, or hold too few pictures; or too many pictures fail.
         EnvironmentProblem: no Ray, or a judge or device can't be used.
     """
     experiment = params.experiment(name)
     assert experiment.style_dataset is not None, "a stylising experiment has style pictures"
-    target, started_s = paths.report("evaluate", name), time.perf_counter()
-    with only_writer(target):
+    with only_writer(paths.report("evaluate", name)):
         info = read_info(paths.trained(name))
-        photos, styles = (ShardReader(paths.shards(one)) for one in (experiment.dataset, experiment.style_dataset))
-        places, style_places = _pictures(photos, styles)
-        job = _job(paths.trained(name), photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
-        tasks = _tasks(places, style_places, params.evaluation)
-        found = examine_all(job, tasks, cluster=params.cluster, size_px=photos.index.size_px)
-        by_place = {(one.of, one.place): one for one in bar(found, label="stylising", total=len(tasks))}
-        results = [by_place[task.of, task.place] for task in tasks]  # whoever was first
-        sets = _sets(name, results, experiment)
-        figures = _figures(sets, job.judges)
-        with fresh_folder(paths.pictures("evaluate", name)) as making:
-            strip_names = _draw(making, sets, styles, params.evaluation)
-            (making / BARS).write_bytes(plots.distance_bars(figures.made, figures.untouched, title=name))
-        report = StyleEvaluateReport(
-            experiment=name,
+        subject = Subject(
+            name=name,
             preset=info.preset,
             dataset=experiment.dataset,
             style_dataset=experiment.style_dataset,
+            trained=paths.trained(name),
+            weights_sha256=info.sha256,
             seed=info.train.seed,
-            metric=METRIC,
-            split_rule=photos.index.split_rule,
-            made=figures.made,
-            untouched=figures.untouched,
-            verdict=figures.verdict,
-            num_photos=len(sets.photos),
-            num_style_pictures=len(sets.styles),
-            content_of_others=figures.content_of_others,
-            size_px=photos.index.size_px,
-            jpeg_quality=photos.index.extra.get("jpeg_quality"),
-            judges=tuple(one for one in job.judges.values() if isinstance(one, Network)),
-            failures=sets.failures,
             step=info.step,
             images_seen=info.images_seen,
-            weights_sha256=info.sha256,
-            data_sha256=_index_sha256(photos),
-            style_data_sha256=_index_sha256(styles),
-            device=", ".join(sorted({one.device for one in results if one.device})),
-            num_workers=len({one.worker for one in results if one.worker}),
-            seconds=round(time.perf_counter() - started_s, 3),
-            strips=strip_names,
         )
-        write_text(target.with_name(f"{name}-photos.csv"), table(sets.photos, figures.content_of_others))
-        write_report(target, report)
+        return judge(subject, params, paths, device=device, open_engine=open_engine)
+
+
+def judge(
+    subject: Subject, params: Params, paths: Paths, *, device: Device, open_engine: OpenEngine
+) -> StyleEvaluateReport:
+    """Judge whatever draws, and write what `run` writes; the caller holds the report's lock.
+
+    Raises:
+        CheckpointError: what draws can't be opened.
+        ClipError: see `run`.
+        EnvironmentProblem: see `run`.
+    """
+    target, started_s = paths.report("evaluate", subject.name), time.perf_counter()
+    photos, styles = (ShardReader(paths.shards(one)) for one in (subject.dataset, subject.style_dataset))
+    places, style_places = _pictures(photos, styles)
+    size_px = photos.index.size_px
+    job = _job(subject.trained, photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
+    tasks = _tasks(places, style_places, params.evaluation)
+    found = examine_all(job, tasks, cluster=params.cluster, size_px=size_px)
+    by_place = {(one.of, one.place): one for one in bar(found, label="stylising", total=len(tasks))}
+    results = [by_place[task.of, task.place] for task in tasks]  # whoever was first
+    sets = _sets(subject, results)
+    figures = _figures(sets, job.judges)
+    with fresh_folder(paths.pictures("evaluate", subject.name)) as making:
+        strip_names = _draw(making, sets, styles, params.evaluation)
+        (making / BARS).write_bytes(plots.distance_bars(figures.made, figures.untouched, title=subject.name))
+    report = StyleEvaluateReport(
+        experiment=subject.name,
+        preset=subject.preset,
+        dataset=subject.dataset,
+        style_dataset=subject.style_dataset,
+        seed=subject.seed,
+        metric=METRIC,
+        split_rule=photos.index.split_rule,
+        made=figures.made,
+        untouched=figures.untouched,
+        verdict=figures.verdict,
+        num_photos=len(sets.photos),
+        num_style_pictures=len(sets.styles),
+        content_of_others=figures.content_of_others,
+        size_px=size_px,
+        jpeg_quality=photos.index.extra.get("jpeg_quality"),
+        judges=tuple(one for one in job.judges.values() if isinstance(one, Network)),
+        failures=sets.failures,
+        step=subject.step,
+        images_seen=subject.images_seen,
+        weights_sha256=subject.weights_sha256,
+        data_sha256=_index_sha256(photos),
+        style_data_sha256=_index_sha256(styles),
+        device=", ".join(sorted({one.device for one in results if one.device})),
+        num_workers=len({one.worker for one in results if one.worker}),
+        image_cost=_cost(job, sets),
+        seconds=round(time.perf_counter() - started_s, 3),
+        strips=strip_names,
+    )
+    write_text(target.with_name(f"{subject.name}-photos.csv"), table(sets.photos, figures.content_of_others))
+    write_report(target, report)
     tell(report)
     return report
 
@@ -169,13 +214,13 @@ def _tasks(places: Sequence[Place], styles: Sequence[Place], options: Evaluation
     return photo_tasks(places, shown) + [Task(of="styles", place=place) for place in styles]
 
 
-def _sets(name: str, results: Sequence[Examined], experiment: ExperimentConfig) -> _Sets:
+def _sets(subject: Subject, results: Sequence[Examined]) -> _Sets:
     """Photos and style pictures that have been judged.
 
     Raises:
         ClipError: there are too few.
     """
-    of = {"photos": experiment.dataset, "styles": str(experiment.style_dataset)}
+    of = {"photos": subject.dataset, "styles": subject.style_dataset}
     failures = tuple(
         Failure(picture=str(one.place), dataset=of[one.of], reason=one.problem) for one in results if one.problem
     )
@@ -187,7 +232,9 @@ def _sets(name: str, results: Sequence[Examined], experiment: ExperimentConfig) 
     )
     if min(len(sets.photos), len(sets.styles)) < 2:
         got = f"{len(failures)} failures, the first: {failures[0].reason}"
-        raise ClipError(must(f"the evaluation of {name}", "judge two photos and two style pictures or more", got))
+        raise ClipError(
+            must(f"the evaluation of {subject.name}", "judge two photos and two style pictures or more", got)
+        )
     return sets
 
 
@@ -242,7 +289,7 @@ def _seen(results: Sequence[Examined], which: Sets, judges: Sequence[str]) -> di
 
 
 def _draw(folder: Path, sets: _Sets, reader: ShardReader, options: EvaluationConfig) -> tuple[str, ...]:
-    """The strips' names."""
+    """The strips' names; the first strip's photos and drawings are written singly, too."""
     shown = [one.arrays for one in sets.photos if "drawing" in one.arrays]
     styles = [sets.styles[place].place for place in np.random.default_rng(_STYLE_SEED).permutation(len(sets.styles))]
     clips, names = {clip.id: clip for clip in reader.clips()}, list[str]()
@@ -253,7 +300,19 @@ def _draw(folder: Path, sets: _Sets, reader: ShardReader, options: EvaluationCon
         names.append(f"strip-{number}.png")
         png = plots.strip([one["photo"] for one in part], [one["drawing"] for one in part], pictures)
         (folder / names[-1]).write_bytes(png)
+    for number, one in enumerate(shown[: options.strip_frames]):
+        for what in ("photo", "drawing"):
+            Image.fromarray(one[what]).save(folder / f"{what}-{number}.png", optimize=True)
     return tuple(names)
+
+
+def _cost(job: Job, sets: _Sets) -> ImageCost | None:
+    """Of one drawing; None where no photo is shown."""
+    photo = next((one.arrays["photo"] for one in sets.photos if "photo" in one.arrays), None)
+    if photo is None:
+        return None
+    with torch_threads(job.num_threads):
+        return image_cost(job.open_engine(Path(job.trained), job.device), photo)
 
 
 def _index_sha256(reader: ShardReader) -> str:

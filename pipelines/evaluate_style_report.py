@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.evaluate_style_figures import Figure, Verdict
 from pipelines.evaluate_style_work import Examined
+from pipelines.image_cost import ImageCost
 from pipelines.score import Network
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class StyleEvaluateReport:
     device: str
     num_workers: int
     """Processes that did it."""
+    image_cost: ImageCost | None
+    """Of one drawing in the stage's own process; None: no photo was shown."""
     seconds: float
     strips: tuple[str, ...]
     """Picture files in the folder beside the report."""
@@ -103,5 +106,10 @@ def tell(report: StyleEvaluateReport) -> None:
         "passes" if verdict.passed else "does not pass",
         *(("no", "yes")[kept] for kept in (verdict.nearer, verdict.keeps_content, verdict.keeps_detail)),
     )
+    if report.image_cost is not None:
+        cost = report.image_cost
+        words = "%s: a drawing of %d px takes %.3f s and %.0f MB besides the networks, %d thread(s) of %s"
+        facts = (cost.size_px, cost.seconds, cost.memory_mb, cost.num_threads, cost.device)
+        logger.info(words, report.experiment, *facts)
     if report.failures:
         logger.warning("%d pictures failed, the first: %s", len(report.failures), report.failures[0].reason)

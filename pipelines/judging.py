@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from models.catalog import MODELS
 from pipelines.params import Params
+from pipelines.params_papers import methods_of
 from pipelines.stage import Paths
 
 if TYPE_CHECKING:
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvaluateReport:
-    """Judge an experiment's exported model; see `pipelines.evaluate.run` and `pipelines.evaluate_style.run`."""
+    """Judge an experiment's exported model, or a paper's method.
+
+    See `pipelines.evaluate.run`, `pipelines.evaluate_style.run` and `pipelines.evaluate_methods.run`.
+    """
+    if name in methods_of(params.papers):
+        from pipelines import evaluate_methods
+
+        return evaluate_methods.run(name, params, paths)
     if MODELS[params.experiment(name).preset].family == "style":
         from pipelines import evaluate_style
 

@@ -1,37 +1,37 @@
 """The papers' own params files, ``papers/<paper>/params.yaml``: sparse, read by pipelines/params.py beside its own.
 
 A paper's file names rows; each row is trained on each of the paper's data sets with each of its seeds, as the
-experiment ``<row>-on-<dataset>-seed<k>``. Its ``experiments`` are trainings with names of their own, which are too long
-for the project's own graph. Their reports stay apart from the project's, in ``reports/papers``.
+experiment ``<row>-on-<dataset>-seed<k>``. Its ``methods`` draw without any training, ``<method>-on-<dataset>``, and are
+only evaluated. Its ``experiments`` are trainings with names of their own, which are too long for the project's own
+graph. Their reports stay apart from the project's, in ``reports/papers``.
 
 Precedence, weakest first, over what params.yaml says for all experiments: ``all_rows``, ``profiles.<profile>.model``
-and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``; ``experiments.<name>``. A null inherits.
+and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``; ``experiments.<name>``. Methods are described by
+``all_rows`` (``style_dataset`` alone), ``profiles.<profile>.methods`` and ``methods.<method>``. A null inherits.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from models.catalog import MODELS
 from models.errors import ParamsError, Problem
-from pipelines.layers import Layer
-from pipelines.table_config import TableConfig, tables_of
+from models.families import Family
+from pipelines.layers import Layer, build
+from pipelines.params_papers_form import is_plain as is_plain
+from pipelines.params_papers_form import read_mapping, wrong_sections
+from pipelines.style_methods import MethodConfig
+from pipelines.table_config import TableConfig, columns_of, tables_of
 from preprocessing.config import DatasetConfig
 
 if TYPE_CHECKING:
     from pipelines.params import ExperimentConfig
 
 FOLDER = Path("papers")
-SECTIONS = ("seeds", "trained_on", "profiles", "datasets", "all_rows", "rows", "experiments", "tables")
-PROFILE_SECTIONS = ("datasets", "published", "model", "train", "rows")
-SAID_BY_NAMES = ("seed", "dataset")
-MAX_FILE_BYTES = 1 << 20
-MAX_EXPERIMENTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,12 @@ class Paper:
     tables: dict[str, TableConfig]
     named: tuple[str, ...] = ()
     """Those of the experiments that belong to no row."""
+    methods: dict[tuple[str, str], MethodConfig] = field(default_factory=dict)
+    """(method, data set) -> what draws without training."""
 
     def folders(self) -> Iterator[tuple[str, str]]:
-        """(name, where its reports are below reports/) of each data set and experiment."""
-        for name in (*self.datasets, *self.named):
+        """(name, where its reports are below reports/) of each data set, experiment and method."""
+        for name in (*self.datasets, *self.named, *(method_name(*key) for key in self.methods)):
             yield name, f"{FOLDER}/{self.name}/{name}"
         for (row, dataset), names in self.rows.items():
             for seed, name in zip(self.seeds, names, strict=True):
@@ -98,6 +100,17 @@ class PaperFile:
         for name in self.section("experiments"):
             yield name, [(self.key("experiments", name), self.section("experiments", name))]
 
+    def drawn(self) -> Iterator[tuple[str, str]]:
+        """(method, data set) of all that is drawn without training."""
+        yield from itertools.product(self.section("methods"), self.trained_on)
+
+    def method_layers(self, method: str, dataset: str, profile: str) -> list[Layer]:
+        """What describes a method, weakest first."""
+        places = (("profiles", profile, "methods"), ("methods", method))
+        (first, common), (last, own) = ((self.key(*place), self.section(*place)) for place in places)
+        style = {"style_dataset": self.section("all_rows").get("style_dataset")}  # that of the rows they stand beside
+        return [(self.key("all_rows"), style), (first, common), (last, {**own, "dataset": dataset})]
+
     def dataset_layers(self, name: str, profile: str) -> list[Layer]:
         """What describes a data set of the file's own, weakest first."""
         places = (("profiles", profile, "datasets", name), ("datasets", name))
@@ -128,7 +141,7 @@ def read_papers(root: Path) -> list[PaperFile]:
         except ValueError as error:
             problems.append(Problem(where, str(error), "be readable YAML"))
             continue
-        found = [*_wrong_sections(where, raw)]
+        found = [*wrong_sections(where, raw)]
         problems += found
         if not found:
             files.append(PaperFile(name=path.parent.name, where=where, raw=raw))
@@ -171,6 +184,7 @@ def resolve(
             experiments.update(zip(names, seeded, strict=True))
     named = {name: experiment(layers, published) for name, layers in file.named()}
     experiments |= {name: made for name, made in named.items() if made is not None}
+    methods = {key: _method(file, *key, profile, problems) for key in file.drawn()}
     return Paper(
         name=file.name,
         seeds=file.seeds,
@@ -179,7 +193,36 @@ def resolve(
         rows={(row, data): names for row, data, names in file.trainings()},
         tables=tables_of(file, problems),
         named=tuple(named),
+        methods={key: method for key, method in methods.items() if method is not None},
     )
+
+
+def method_name(method: str, dataset: str) -> str:
+    """What a method on a data set is called, where trainings have their names."""
+    return f"{method}-on-{dataset}"
+
+
+def methods_of(papers: Mapping[str, Paper]) -> dict[str, MethodConfig]:
+    """All papers' methods by name."""
+    return {method_name(*key): made for paper in papers.values() for key, made in paper.methods.items()}
+
+
+def method_named(papers: Mapping[str, Paper], name: str) -> MethodConfig:
+    """A paper's method.
+
+    Raises:
+        ParamsError: there is none of that name.
+    """
+    known = methods_of(papers)
+    if name not in known:
+        raise ParamsError([Problem("methods", name, f"hold the name asked for; known: {', '.join(known) or 'none'}")])
+    return known[name]
+
+
+def _method(file: PaperFile, method: str, dataset: str, profile: str, problems: list[Problem]) -> MethodConfig | None:
+    """A method out of what describes it."""
+    layers = file.method_layers(method, dataset, profile)
+    return build(MethodConfig, layers, file.key("methods", method), problems)
 
 
 def check_papers(files: Sequence[PaperFile], datasets: Sequence[str], experiments: Sequence[str]) -> list[Problem]:
@@ -199,17 +242,32 @@ def check_papers(files: Sequence[PaperFile], datasets: Sequence[str], experiment
         names = [("datasets", name) for name in file.section("datasets")]
         names += [("experiments", name) for _, _, group in file.trainings() for name in group]
         names += [("experiments", name) for name, _ in file.named()]
+        names += [("experiments", method_name(*key)) for key in file.drawn()]
         for kind, name in names:
             if name in taken[kind]:
                 rule = f"give {kind} names of their own; {taken[kind][name]} has this one"
                 problems.append(Problem(file.where, name, rule))
             taken[kind][name] = file.where
+        problems += _wrong_methods(file, [*taken["datasets"]])
     return problems
 
 
+def _wrong_methods(file: PaperFile, datasets: Sequence[str]) -> Iterator[Problem]:
+    """Of what methods and the rest of the files must agree on."""
+    for method, entry in file.section("methods").items():
+        if method in file.section("rows"):
+            yield Problem(file.key("methods"), method, "have names that no row has")
+        style = entry.get("style_dataset", file.section("all_rows").get("style_dataset"))
+        if style is not None and style not in datasets:
+            yield Problem(file.key("methods", method, "style_dataset"), style, f"be one of {', '.join(datasets)}")
+    for dataset in file.trained_on if file.section("methods") else ():
+        if dataset not in datasets:
+            yield Problem(file.key("trained_on"), dataset, f"hold only {', '.join(datasets)}")
+
+
 def check_rows(papers: Mapping[str, Paper]) -> list[Problem]:
-    """A problem for every row of a table that no paper trains on the block's data set."""
-    known = {key for paper in papers.values() for key in paper.rows}
+    """A problem for every row that no paper has on the block's data set, and every column that its family has not."""
+    known = {key: _family(paper, key) for paper in papers.values() for key in (*paper.rows, *paper.methods)}
     problems = []
     for paper in papers.values():
         for name, table in paper.tables.items():
@@ -218,7 +276,26 @@ def check_rows(papers: Mapping[str, Paper]) -> list[Problem]:
                 rows = [row for row in block.rows.values() if row is not None and (row, block.dataset) not in known]
                 rule = f"name rows that a paper trains on {block.dataset}"
                 problems += [Problem(key, row, rule) for row in rows]
+                families = {known[row, block.dataset] for row in block.rows.values() if (row, block.dataset) in known}
+                problems += _wrong_columns(key, families - {None}, block.metrics or table.metrics)
     return problems
+
+
+def _family(paper: Paper, key: tuple[str, str]) -> Family | None:
+    """Of a row or method; None: it can't be read."""
+    if key in paper.methods:
+        return "style"
+    first = next((paper.experiments[name] for name in paper.rows[key] if name in paper.experiments), None)
+    return None if first is None else MODELS[first.preset].family
+
+
+def _wrong_columns(where: str, families: set[Family | None], metrics: Sequence[str]) -> Iterator[Problem]:
+    if len(families) > 1:
+        yield Problem(where, ", ".join(sorted(map(str, families))), "be of one family")
+    for family in families:
+        wrong = [metric for metric in metrics if metric not in columns_of(family)]
+        for metric in wrong:
+            yield Problem(where, metric, f"fit the block's columns: rows of the {family} family have no such figure")
 
 
 def last(layers: Sequence[Layer], key: str) -> Any:
@@ -229,113 +306,3 @@ def last(layers: Sequence[Layer], key: str) -> Any:
 def without(layer: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """A layer without some keys."""
     return {key: value for key, value in layer.items() if key not in keys}
-
-
-def read_mapping(path: Path) -> Mapping[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        ValueError: it is none, or can't be read; the message is one line that says why.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ValueError(f"{size} bytes, of which {MAX_FILE_BYTES} are read")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("values nested too deeply") from None
-    except (LookupError, AttributeError) as error:  # PyYAML's, of a tag whose value does not fit
-        raise ValueError(f"a value that does not fit its tag ({error})") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from None
-    if not isinstance(raw, Mapping):
-        raise ValueError(f"a {type(raw).__name__} in place of a mapping")
-    return raw
-
-
-def is_plain(name: Any) -> bool:
-    """Whether a name may be a folder's and a stage's."""
-    plain = isinstance(name, str) and name != "" and name[0] != "-"
-    return plain and all(letter.isalnum() or letter in "-_" for letter in name)
-
-
-def _wrong_sections(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
-    """Rules of the file's form; those of the settings are the configuration classes'."""
-    for key in raw:
-        if key not in SECTIONS:
-            yield Problem(f"{where}: {key}", raw[key], f"not be there; known here: {', '.join(SECTIONS)}")
-    yield from _wrong_lists(where, raw)
-    found = {key: raw.get(key) or {} for key in ("profiles", "datasets", "all_rows", "rows", "experiments", "tables")}
-    for key, section in found.items():
-        if not isinstance(section, Mapping):
-            yield Problem(f"{where}: {key}", section, "be a mapping")
-            return
-    for kind in ("rows", "datasets", "experiments", "tables"):
-        yield from _wrong_entries(f"{where}: {kind}", found[kind])
-    yield from _wrong_settings(f"{where}: all_rows", found["all_rows"])
-    yield from _wrong_rows(f"{where}: rows", found["rows"])
-    for name, profile in found["profiles"].items():
-        yield from _wrong_profile(f"{where}: profiles.{name}", profile, [*map(str, found["rows"])])
-
-
-def _wrong_settings(where: str, entry: Any) -> Iterator[Problem]:
-    """What no part of a training's description may say, for its name says it."""
-    for key in SAID_BY_NAMES:
-        if isinstance(entry, Mapping) and key in entry:
-            yield Problem(f"{where}.{key}", entry[key], "not be there; seeds and trained_on say it")
-
-
-def _wrong_rows(where: str, entries: Any) -> Iterator[Problem]:
-    for name, entry in entries.items() if isinstance(entries, Mapping) else ():
-        yield from _wrong_settings(f"{where}.{name}", entry)
-
-
-def _wrong_entries(where: str, entries: Mapping[Any, Any]) -> Iterator[Problem]:
-    for name, entry in entries.items():
-        if not is_plain(name):
-            yield Problem(where, name, "have names of letters, digits, '-' or '_' only")
-        if not isinstance(entry, Mapping):
-            yield Problem(f"{where}.{name}", entry, "be a mapping")
-
-
-def _wrong_lists(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
-    seeds, names = raw.get("seeds"), raw.get("trained_on")
-    if seeds is None and names is None and not raw.get("rows"):
-        return  # named experiments alone
-    if not _is_list(seeds, int) or min(seeds) < 0:
-        yield Problem(f"{where}: seeds", seeds, "be a list of different whole numbers, 0 or more")
-    elif not _is_list(names, str):
-        yield Problem(f"{where}: trained_on", names, "be a list of different data sets")
-    elif (number := _size(raw.get("rows")) * len(names) * len(seeds)) > MAX_EXPERIMENTS:
-        yield Problem(f"{where}: rows", number, f"make at most {MAX_EXPERIMENTS} trainings with seeds and trained_on")
-
-
-def _is_list(value: Any, kind: type) -> TypeGuard[list[Any]]:
-    """A list of different values of one kind, at least one."""
-    if not isinstance(value, list) or not value or not all(type(item) is kind for item in value):
-        return False
-    return len(set(value)) == len(value)
-
-
-def _wrong_profile(where: str, profile: Any, rows: list[str]) -> Iterator[Problem]:
-    if not isinstance(profile, Mapping):
-        yield Problem(where, profile, "be a mapping")
-        return
-    for key, entry in profile.items():
-        if key not in PROFILE_SECTIONS:
-            yield Problem(f"{where}.{key}", entry, f"not be there; known here: {', '.join(PROFILE_SECTIONS)}")
-        elif entry is not None and not isinstance(entry, Mapping):
-            yield Problem(f"{where}.{key}", entry, "be a mapping")
-    yield from _wrong_settings(f"{where}.train", profile.get("train"))
-    yield from _wrong_rows(f"{where}.rows", profile.get("rows"))
-    for kind in ("datasets", "rows"):
-        chosen = profile.get(kind)
-        for name, entry in chosen.items() if isinstance(chosen, Mapping) else ():
-            if kind == "rows" and name not in rows:
-                yield Problem(f"{where}.rows", name, f"name rows; known: {', '.join(rows)}")
-            if entry is not None and not isinstance(entry, Mapping):
-                yield Problem(f"{where}.{kind}.{name}", entry, "be a mapping")
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, Mapping) else 0

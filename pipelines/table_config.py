@@ -11,13 +11,28 @@ from pipelines.layers import build
 from pipelines.settings import MetricName
 
 if TYPE_CHECKING:
+    from models.families import Family
     from pipelines.params_papers import PaperFile
 
 METRICS: tuple[str, ...] = get_args(MetricName)
 COSTS = ("step_s", "avd_step_s", "memory_mb")
 """Columns that come out of the training's report."""
-KNOWN = (*METRICS, *(f"unseen/{metric}" for metric in METRICS), *COSTS)
+DRAWN = ("fid", "kid", "is", "content", "detail")
+"""Columns that come out of the evaluation of drawings; keys of `training.metrics.catalog.STYLE_METRICS`."""
+PARAMETERS = ("parameters", "parameters_trained")
+"""Of the generator, and of all networks of its training."""
+IMAGE_COSTS = ("image_ms", "image_mb")
+"""What one drawing of 256 px takes."""
+MEASURED_COSTS = (*COSTS, *PARAMETERS, *IMAGE_COSTS)
+"""Columns that are figures of no picture's quality."""
+_MOTION = (*METRICS, *(f"unseen/{metric}" for metric in METRICS), *COSTS)
+_STYLE = (*DRAWN, *PARAMETERS, *IMAGE_COSTS, "step_s", "memory_mb")
+KNOWN = tuple(dict.fromkeys((*_MOTION, *_STYLE)))
 """All that a column can show."""
+HIGHER = frozenset({"is"})
+"""Columns whose greater figure is the better one."""
+BOUNDED = frozenset({"content", "detail"})
+"""Columns of which more, or less, is not better: they have a bound."""
 Rule = tuple[bool, str, Any, str]
 
 
@@ -68,7 +83,7 @@ class TableConfig:
 
     title: str
     metrics: tuple[str, ...] = ("l1",)
-    """Columns: metrics of the evaluation, ``unseen/<metric>``, or ``step_s``, ``avd_step_s``, ``memory_mb``."""
+    """Columns: metrics of the evaluation, ``unseen/<metric>``, or costs (`MEASURED_COSTS`)."""
     percent: bool = False
     """Show metrics in percent, as the paper prints them."""
     notes: tuple[str, ...] = ()
@@ -77,6 +92,11 @@ class TableConfig:
 
     def __post_init__(self) -> None:
         check(*_column_rules(self.metrics))
+
+
+def columns_of(family: Family | None) -> tuple[str, ...]:
+    """What the rows of a family can show."""
+    return _STYLE if family == "style" else _MOTION
 
 
 def tables_of(file: PaperFile, problems: list[Problem]) -> dict[str, TableConfig]:
@@ -97,7 +117,7 @@ def tables_of(file: PaperFile, problems: list[Problem]) -> dict[str, TableConfig
 def _column_rules(metrics: tuple[str, ...]) -> Iterator[Rule]:
     yield bool(metrics), "metrics", metrics, "name a column or more"
     yield len(set(metrics)) == len(metrics), "metrics", metrics, "name each column once"
-    known = f"{', '.join(METRICS)}, unseen/<one of these>, {', '.join(COSTS)}"
+    known = f"{', '.join(METRICS)}, unseen/<one of these>, {', '.join(COSTS)}; of drawings {', '.join(_STYLE)}"
     for metric in metrics:
         yield metric in KNOWN, "metrics", metric, f"hold only {known}"
 

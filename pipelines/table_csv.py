@@ -6,8 +6,9 @@ import csv
 import io
 from typing import Any
 
+from pipelines.table_columns import COLUMNS
 from pipelines.table_figures import Block, Line, Table, is_noise
-from pipelines.table_text import COLUMNS, Setting, change
+from pipelines.table_text import Setting, change
 
 CSV_FIELDS = (
     *("paper", "table", "block", "dataset", "split_rule", "profile", "size_px", "steps", "seeds", "row", "experiment"),
@@ -18,6 +19,7 @@ CSV_FIELDS = (
         "backbone_sha256",
         "mean",
         "deviation",
+        "spread",
         "values",
         "copy_source",
         "num_frames",
@@ -53,15 +55,16 @@ def _csv_row(table: Table, block: Block, line: Line, metric: str, setting: Setti
         "profile": setting.profile if line.experiments else "",
         "size_px": block.size_px if line.experiments else "",
         "steps": line.cost.steps if line.cost else "",
-        "seeds": len(line.experiments),
+        "seeds": len(line.experiments) if line.cost or not line.experiments else "",
         "row": line.label,
-        "experiment": line.experiments[0].rpartition("-seed")[0] if line.experiments else "",
+        "experiment": _experiment(line),
         "metric": metric,
         "unit": COLUMNS[metric.rpartition("/")[2]].unit if metric.rpartition("/")[2] in COLUMNS else "",
         "backbone": measure.backbone or "",
         "backbone_sha256": " ".join(f"{name}={checksum}" for name, checksum in measure.sha256),
         "mean": _plain(measure.mean),
         "deviation": _plain(measure.deviation),
+        "spread": _plain(measure.spread),
         "values": " ".join(map(_plain, measure.values)),
         "copy_source": _plain(measure.copy_source),
         "num_frames": measure.num_frames or "",
@@ -74,6 +77,13 @@ def _csv_row(table: Table, block: Block, line: Line, metric: str, setting: Setti
         "published": _plain(published),
         "published_conditions": "256 px, full training" if published is not None else "",
     }
+
+
+def _experiment(line: Line) -> str:
+    """Name without the seed; a method has none."""
+    if not line.experiments:
+        return ""
+    return line.experiments[0].rpartition("-seed")[0] or line.experiments[0]
 
 
 def _plain(value: float | None) -> str:

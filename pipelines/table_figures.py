@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.table_config import BlockConfig, TableConfig
+from models.families import Family
+from pipelines.table_config import BOUNDED, HIGHER, BlockConfig, TableConfig
 
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -26,7 +27,9 @@ class Measure:
     values: tuple[float, ...] = ()
     """One a seed; empty where there is no figure."""
     copy_source: float | None = None
-    """The same metric of the source shown unmoved; the same for all seeds."""
+    """The same metric of doing nothing: the source shown unmoved, the photos untouched. The same for all seeds."""
+    spread: float | None = None
+    """Of the first seed's figure over subsets of its pictures, as the metric has it; no deviation over seeds."""
     backbone: str | None = None
     """Network that the metric rests on."""
     sha256: tuple[tuple[str, str], ...] = ()
@@ -60,7 +63,9 @@ class Cost:
     """MB of 2^20 bytes, of the training process (on a GPU: of its device)."""
     steps: int
     images_seen: int
-    """Pairs of frames."""
+    """Pairs of frames, or photos."""
+    max_seconds: float | None = None
+    """That the training was given; None: it went by its steps."""
     seconds: float
     """Of both stages; mean over the seeds."""
     avd_steps: int
@@ -80,11 +85,12 @@ class Line:
     label: str
     """As printed in the paper."""
     experiments: tuple[str, ...]
-    """One a seed; empty: published only."""
+    """One a seed, or a method that trains nothing; empty: published only."""
     measures: Mapping[str, Measure]
     """By column."""
     published: Mapping[str, float]
     cost: Cost | None
+    """None: nothing was trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +104,17 @@ class Block:
     split_rule: str
     size_px: int
     num_videos: int | None
-    """Of the test split."""
+    """Of the test split; of photos in the style family."""
     perceptual_backbone: str
+    family: Family = "motion"
+    style_dataset: str | None = None
+    """Whose pictures drawings are compared with."""
+    judged_px: int | None = None
+    """Size of the photos that were drawn; the networks' may be another."""
 
     @property
     def measured(self) -> tuple[Line, ...]:
-        """The lines that were trained here."""
+        """The lines that have reports."""
         return tuple(line for line in self.lines if line.experiments)
 
     @property
@@ -117,9 +128,12 @@ class Block:
         return next((value for value in found if value is not None), None)
 
     def best(self, metric: str) -> Line | None:
-        """The line with the lowest mean; None where there is nothing to compare. All columns are better lower."""
+        """The line with the best mean, which is the lowest but for `HIGHER`; None where there is nothing to compare."""
         lines = [line for line in self.measured if line.measures[metric].values]
-        return min(lines, key=lambda line: line.measures[metric].mean or 0.0) if len(lines) > 1 else None
+        if metric in BOUNDED or len(lines) < 2:
+            return None
+        choose = max if metric in HIGHER else min
+        return choose(lines, key=lambda line: line.measures[metric].mean or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

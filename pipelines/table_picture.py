@@ -10,7 +10,6 @@ from pipelines.plots import LIGHT, Theme, _figure, _png
 from pipelines.table_figures import Block, Line, Table
 from pipelines.table_text import (
     FULL_PROFILE,
-    NOISE,
     PUBLISHED,
     Setting,
     change_text,
@@ -24,6 +23,7 @@ from pipelines.table_text import (
     title,
     value_text,
 )
+from pipelines.table_words import NOISE, WORDS
 
 LETTER_IN = 0.078
 """Width that a letter of the figures takes, in inches."""
@@ -86,7 +86,7 @@ def _height(block: Block) -> float:
 
 def _names(block: Block) -> list[str]:
     nothing = any(block.copy_source(metric) is not None for metric in block.metrics)
-    return [*(["copy-source"] if nothing else []), *(line.label for line in block.lines)]
+    return [*([WORDS[block.family].nothing] if nothing else []), *(line.label for line in block.lines)]
 
 
 def _columns(block: Block, table: Table, setting: Setting) -> list[Text]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import ParamsError, Problem
-from pipelines.params_papers import FOLDER, Paper, read_mapping
+from pipelines.params_papers import FOLDER, Paper
+from pipelines.params_papers_form import read_mapping
 from pipelines.table_config import BlockConfig
 
 FILE = FOLDER / "published.yaml"

@@ -6,50 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.params import Params
-from pipelines.table_config import COSTS
+from pipelines.table_columns import COLUMNS, Column
+from pipelines.table_config import MEASURED_COSTS
 from pipelines.table_figures import Block, Cost, Line, Measure, Table, is_noise
-from training.metrics.akd_mkr import FRAME_PX
+from pipelines.table_words import NOISE, WORDS
+from training.metrics.content import CONTENT_CEILING, DETAIL_FLOOR
 
 PUBLISHED = "published (256 px, full training)"
 FULL_PROFILE = "paper"
-NOISE = "≈"
-LEGEND = (
-    "Mean ± sample standard deviation over {seeds}. **Bold**: the best mean of a column; "
-    f"{NOISE}: can't be told from it. Two rows can't be told apart where the difference of their means is at most t "
-    "standard errors of it (Student's t test of two samples, pooled variance, two-sided 5 %; not corrected for the "
-    'number of pairs); a change within that is marked "noise". With one seed there is no such estimate, and none is '
-    "made. copy-source: the score of showing the source unmoved. All figures are better when lower."
-)
-COSTS_LEGEND = (
-    "networks: parameters of all but discriminator and AVD. step: median time of a training step, which depends on "
-    "the machine and on what else it did. memory: the most that the training process held. pairs: of frames, seen in "
-    "training, not counting the second stage; training: both stages."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """How a metric is written."""
-
-    name: str
-    unit: str
-    decimals: int
-    percent: float = 100.0
-    """Factor to percent."""
-
-
-COLUMNS: Mapping[str, Column] = {
-    "l1": Column(name="L1", unit="of the range 0 to 1", decimals=4),
-    "akd": Column(name="AKD", unit="pixels at 256 x 256", decimals=3, percent=100 / FRAME_PX),
-    "akd-l2": Column(name="AKD-L2", unit="pixels at 256 x 256", decimals=3, percent=100 / FRAME_PX),
-    "mkr": Column(name="MKR", unit="share", decimals=4),
-    "aed": Column(name="AED", unit="squared distance", decimals=4),
-    "aed-l2": Column(name="AED-L2", unit="distance", decimals=4),
-    "eid": Column(name="EID", unit="percent", decimals=2, percent=1.0),
-    "step_s": Column(name="step", unit="s", decimals=3, percent=1.0),
-    "avd_step_s": Column(name="AVD step", unit="s", decimals=4, percent=1.0),
-    "memory_mb": Column(name="memory", unit="MB", decimals=0, percent=1.0),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +55,16 @@ def seeds_text(blocks: Iterable[Block]) -> str:
     return f"{' or '.join(map(str, found))} seed{'s' * (found != [1])}"
 
 
-def markdown(tables: Sequence[Table], setting: Setting, pictures: Mapping[str, str]) -> str:
+def markdown(
+    tables: Sequence[Table], setting: Setting, pictures: Mapping[str, str], strips: Mapping[str, str] | None = None
+) -> str:
     """The document of a paper.
 
     Args:
         tables: of the paper.
         setting: under what they were made.
         pictures: file of each table's picture, by the table's name.
+        strips: file of the rows' drawings side by side, likewise; of tables that have such.
     """
     blocks = [block for table in tables for block in table.blocks]
     parts = [f"# {setting.paper}: tables ({setting.words(steps_of(blocks))})", warning(setting, blocks)]
@@ -109,27 +76,35 @@ def markdown(tables: Sequence[Table], setting: Setting, pictures: Mapping[str, s
         for block in table.blocks:
             parts += [f"### {heading(block)}", _grid(_figures(block, table, setting, reasons))]
             parts += [aim(block)] if block.config.aim is not None else []
+            parts += sayings(block)
             key = tuple(name for line in block.measured for name in line.experiments)
-            parts += [] if key in shown else [_grid(_costs(block, setting))]
+            costs = [] if key in shown else _costs(block, setting)
+            parts += [_grid(costs)] if len(costs) > 1 else []
             shown.add(key)
+        if strips and table.name in strips:
+            parts.append(f"![The same photos, drawn by each row, {steps}]({strips[table.name]})")
         notes = [f"({_letter(place)}) {reason}" for place, reason in enumerate(reasons)]
         notes += [*missed(table), *table.config.notes]
         parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     backbones = _backbones(blocks)
-    parts += ["## How to read them", LEGEND.format(seeds=seeds_text(blocks)), COSTS_LEGEND]
+    parts += ["## How to read them"]
+    for family in dict.fromkeys(block.family for block in blocks):
+        parts += [WORDS[family].legend.format(seeds=seeds_text(blocks)), WORDS[family].costs]
     parts += [f"Metrics rest on: {backbones}."] if backbones else []
     return "\n\n".join(parts) + "\n"
 
 
 def warning(setting: Setting, blocks: Sequence[Block]) -> str:
     """What the figures are not."""
+    words = [WORDS[family] for family in dict.fromkeys(block.family for block in blocks)]
+    small, others = (" and ".join(getattr(one, key) for one in words) for key in ("small", "others"))
     losses = " and ".join(sorted({block.perceptual_backbone for block in blocks}))
     devices = " and ".join(sorted({line.cost.device for block in blocks for line in block.measured if line.cost}))
     made = f"Measured with the {setting.words(steps_of(blocks))}, on {devices}; perceptual loss on {losses}."
     if setting.profile == FULL_PROFILE:
-        return f"> {made} Published figures were made by others, on other machines, with detectors of their own."
+        return f"> {made} Published figures were made by others, on other machines, {others}."
     return (
-        f"> **{setting.profile.capitalize()} profile.** {made} Small pictures, a few minutes, a handful of videos: "
+        f"> **{setting.profile.capitalize()} profile.** {made} Small pictures, a few minutes, {small}: "
         "these figures show that the rows can be trained and told apart, or not. They are no measure of quality and "
         f"can't be set against the published ones (columns headed {PUBLISHED}); at most the signs of changes between "
         "rows can."
@@ -138,10 +113,33 @@ def warning(setting: Setting, blocks: Sequence[Block]) -> str:
 
 def heading(block: Block) -> str:
     """Name, data, split."""
-    if all(metric in COSTS for metric in block.metrics):
-        return f"{block.config.title}: measured on `{block.config.dataset}`"
-    videos = "" if block.num_videos is None else f", {block.num_videos} test video{'s' * (block.num_videos != 1)}"
-    return f"{block.config.title}: measured on `{block.config.dataset}`, split by {block.split_rule}{videos}"
+    on = f"{block.config.title}: measured on `{block.config.dataset}`"
+    if all(metric in MEASURED_COSTS for metric in block.metrics):
+        return on
+    tested, number = WORDS[block.family].tested, block.num_videos
+    videos = "" if number is None else f", {number} {tested}{'s' * (number != 1)}"
+    videos += f" of {block.judged_px} px" if block.judged_px is not None else ""
+    on += f" in the style of `{block.style_dataset}`" if block.style_dataset else ""
+    return f"{on}, split by {block.split_rule}{videos}"
+
+
+def sayings(block: Block) -> list[str]:
+    """Paragraphs of what the rows of a block that draw have in common, and who breaks the bounds."""
+    if block.family != "style":
+        return []
+    said = []
+    times = {line.cost.max_seconds for line in block.measured if line.cost is not None}
+    untrained = [line.label for line in block.measured if line.cost is None]
+    if len(times) == 1 and (seconds := times.pop()) is not None:
+        others = f"; {' and '.join(untrained)} train nothing" if untrained else ""
+        said.append(f"Every trained row had the same time, {seconds:g} s, whatever number of steps that was{others}.")
+    if "content" in block.metrics:
+        found = [label for label, mean in _means(block, "content") if mean > CONTENT_CEILING]
+        said.append(f"Content above {CONTENT_CEILING:g}, lost: {', '.join(found) or 'no row'}.")
+    if "detail" in block.metrics:
+        found = [label for label, mean in _means(block, "detail") if mean < DETAIL_FLOOR]
+        said.append(f"Detail below {DETAIL_FLOOR:g}, blurred: {', '.join(found) or 'no row'}.")
+    return said
 
 
 def aim(block: Block) -> str:
@@ -152,6 +150,11 @@ def aim(block: Block) -> str:
     over = [line.label for line in block.measured if (line.measures["l1"].mean or 0.0) > most * nothing]
     verdict = f"missed by {', '.join(over)}" if over else "every row keeps it"
     return f"Asked of the mean: L1 at most {most} of copy-source; {verdict}."
+
+
+def _means(block: Block, metric: str) -> list[tuple[str, float]]:
+    means = [(line.label, line.measures[metric].mean) for line in block.measured]
+    return [(label, mean) for label, mean in means if mean is not None]
 
 
 def missed(table: Table) -> list[str]:
@@ -185,7 +188,8 @@ def title(metric: str, block: Block, *, percent: bool) -> str:
     split, _, name = metric.rpartition("/")
     column = COLUMNS.get(name, Column(name=name, unit="", decimals=4))
     found = {line.measures[metric].backbone for line in block.measured} - {None}
-    unit = f" ({column.unit})" if name in COSTS else " (%)" if percent else ""
+    costs = name in MEASURED_COSTS and column.unit
+    unit = f" ({column.unit})" if costs else " (%)" if percent else ""
     return f"{'/'.join((column.name, *sorted(map(str, found))))}{', ' + split if split else ''}{unit}"
 
 
@@ -254,7 +258,7 @@ def _figures(block: Block, table: Table, setting: Setting, reasons: list[str]) -
     rows = [["row", *heads, *tail]]
     if any(block.copy_source(metric) is not None for metric in block.metrics):
         nothing = [shown(block.copy_source(metric), metric, percent=percent) for metric in block.metrics]
-        rows.append(["*copy-source*", *nothing, *(["1.00"] if ratio else []), "", *[""] * len(tail)])
+        rows.append([f"*{WORDS[block.family].nothing}*", *nothing, *(["1.00"] if ratio else []), "", *[""] * len(tail)])
     for place, line in enumerate(block.lines):
         cells = [_marked(line, metric, block, percent, reasons) for metric in block.metrics]
         cells += [_ratio(line, block)] if ratio else []
@@ -282,11 +286,27 @@ def _ratio(line: Line, block: Block) -> str:
 
 
 def _costs(block: Block, setting: Setting) -> list[list[str]]:
+    if block.family == "style":
+        return _costs_of_drawing(block, setting)
     heads = ["networks, M", "discriminator, M", "AVD, M", "step, s", "memory, MB", "steps", "AVD steps", "pairs"]
     rows = [[f"cost ({setting.profile} profile)", *heads, "training, s"]]
     for line in block.measured:
         if line.cost is not None:
             rows.append([line.label, *_cost_cells(line.cost)])
+    return rows
+
+
+def _costs_of_drawing(block: Block, setting: Setting) -> list[list[str]]:
+    heads = ["generator, M", "others, M", "step, s", "memory, MB", "steps", "photos", "training, s"]
+    rows = [[f"cost ({setting.profile} profile)", *heads]]
+    for line in block.measured:
+        cost = line.cost
+        if cost is not None:
+            own = cost.num_parameters.get("generator", 0)
+            millions = [f"{count / 1e6:.3f}" for count in (own, sum(cost.num_parameters.values()) - own)]
+            memory = shown(cost.memory.mean, "memory_mb", percent=False)
+            counts = [f"{cost.steps:,}", f"{cost.images_seen:,}", f"{cost.seconds:,.0f}"]
+            rows.append([line.label, *millions, _pair(cost.step, "step_s"), memory, *counts])
     return rows
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pipelines.params import Params
 from pipelines.stage import Paths, fresh_folder, only_writer, write_text
 from pipelines.table_csv import table_csv
+from pipelines.table_drawings import has_drawings, read_drawings, strip
+from pipelines.table_figures import Table
 from pipelines.table_picture import draw
 from pipelines.table_reports import read_tables
 from pipelines.table_text import aim, heading, markdown, setting_of
@@ -31,7 +33,8 @@ class TablesReport:
 def run(name: str, params: Params, paths: Paths) -> TablesReport:
     """Write ``reports/tables/<name>``: a Markdown document, and for each table a CSV file and a picture.
 
-    All names carry the profile and the size, as ``table-1-sample-64px.csv``. The same reports give the same bytes.
+    A table of models that draw has another picture: the same photos drawn by each row. All names carry the profile and
+    the size, as ``table-1-sample-64px.csv``. The same reports give the same bytes.
 
     Args:
         name: the paper's folder in papers/.
@@ -53,7 +56,11 @@ def run(name: str, params: Params, paths: Paths) -> TablesReport:
                 write_text(making / f"{files[table.name]}.csv", table_csv(table, setting))
                 (making / f"{files[table.name]}.png").write_bytes(draw(table, setting))
             pictures = {key: f"{file}.png" for key, file in files.items()}
-            write_text(making / document, markdown(tables, setting, pictures))
+            drawn = {table.name: _strip(table, params, paths) for table in tables}
+            strips = {name: f"{files[name]}-drawings.png" for name, content in drawn.items() if content}
+            for key, file in strips.items():
+                (making / file).write_bytes(drawn[key])
+            write_text(making / document, markdown(tables, setting, pictures, strips))
     for table in tables:
         for block in table.blocks:
             if block.config.aim is not None:
@@ -69,3 +76,16 @@ def run(name: str, params: Params, paths: Paths) -> TablesReport:
             {n for table in tables for block in table.blocks for line in block.lines for n in line.experiments}
         ),
     )
+
+
+def _strip(table: Table, params: Params, paths: Paths) -> bytes:
+    """The drawings of a table's first block that has some; empty: none has."""
+    here = Paths(paths.root, params.report_folders())
+    for block in table.blocks:
+        if has_drawings(block):
+            found = read_drawings(
+                {line.label: here.pictures("evaluate", line.experiments[0]) for line in block.measured}
+            )
+            if found is not None:
+                return strip(found)
+    return b""

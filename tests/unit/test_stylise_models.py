@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from models.export_style import export_style  # type: ignore[import-not-found,unused-ignore]
 from stylise_kit import texture
 
 from models.errors import CheckpointError, EnvironmentProblem, ParamsError
+from models.export_style import export_style  # type: ignore[import-not-found,unused-ignore]
 from models.motion import networks as motion
 from models.style import networks as style
 from models.style.config import StyleConfig

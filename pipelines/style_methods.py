@@ -1,0 +1,166 @@
+"""Ways to make a drawing of a photo that train nothing: the photo itself is optimised towards one style picture."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from models.errors import ClipError, check, must
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from models.perceptual import Perceptual
+    from pipelines.engines import Device
+    from pipelines.evaluate_style_work import Place
+    from training.shard_reader import ShardReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodConfig:
+    """One of them; what it makes is judged like the drawings of a trained model."""
+
+    method: Literal["gatys", "wct"]
+    """``gatys``: `models.style.gatys`; ``wct``: `models.style.wct`."""
+    dataset: str
+    """Whose test photos are drawn."""
+    style_dataset: str
+    """Of whose training split each photo is given one picture."""
+    backbone: Literal["effnet-lite0", "vgg19"] = "effnet-lite0"
+    """Whose features are compared."""
+    steps: int | None = None
+    """Evaluations of the loss, for ``wct`` at each of its levels; null: the method's own number."""
+    style_weight: float | None = None
+    """Of ``gatys``; null: its own."""
+    strength: float | None = None
+    """Of ``wct``, 0 to 1; null: its own."""
+
+    def __post_init__(self) -> None:
+        steps, weight, strength = self.steps, self.style_weight, self.strength
+        check(
+            (steps is None or steps >= 1, "steps", steps, "be 1 or more, or null"),
+            (weight is None or weight >= 0, "style_weight", weight, "be 0 or more, or null"),
+            (weight is None or self.method == "gatys", "style_weight", weight, "be null: gatys alone has it"),
+            (strength is None or 0 <= strength <= 1, "strength", strength, "lie in 0 to 1, or be null"),
+            (strength is None or self.method == "wct", "strength", strength, "be null: wct alone has it"),
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Of all that is set: it stands where a trained model has its weights' checksum."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class Optimises:
+    """Draws photos one by one, each towards a style picture of its own.
+
+    A photo's style picture goes by its number among the test photos, so it does not depend on who draws it, or when.
+    """
+
+    def __init__(self, config: MethodConfig, photos: ShardReader, styles: ShardReader, backbone: Perceptual) -> None:
+        """Learn the numbers of the photos.
+
+        Args:
+            config: what is done.
+            photos: of which those of split test have numbers; any other photo has the first one's.
+            styles: of which those of split train are given.
+            backbone: on the device where it is to compute.
+
+        Raises:
+            ClipError: there is no style picture, or photos can't be read.
+        """
+        from pipelines.evaluate_style_work import places_of
+
+        self.config, self.backbone = config, backbone
+        self.device = next(backbone.parameters()).device
+        places = places_of(styles.clips("train"))
+        if not places:
+            fix = "Lower datasets.<name>.test_share"
+            raise ClipError(must(str(styles.folder), "hold a picture of split train", "none", fix))
+        tests = places_of(photos.clips("test"))
+        self._numbers = {_digest(_read(photos, place)): number for number, place in enumerate(tests)}
+        self._styles = [places[place] for place in spread_over(len(places), max(len(tests), 1))]
+        self._reader = styles
+
+    def stylise(self, pictures: np.ndarray) -> np.ndarray:
+        """Drawings of photos: uint8 (N, H, W, 3) -> float32 (N, H, W, 3) in [0, 1]."""
+        import numpy as np
+
+        return np.stack([self._drawn(picture) for picture in pictures])
+
+    def style_of(self, photo: np.ndarray) -> np.ndarray:
+        """The style picture of a photo, both uint8 (H, W, 3)."""
+        return _read(self._reader, self._styles[self._numbers.get(_digest(photo), 0)])
+
+    def _drawn(self, photo: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        made = _method(self.config)(self._tensor(photo), self._tensor(self.style_of(photo)), self.backbone)
+        return np.asarray(made[0].permute(1, 2, 0).float().cpu().numpy())
+
+    def _tensor(self, picture: np.ndarray) -> Tensor:
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].to(self.device).float() / 255
+
+
+def open_method(config: MethodConfig, *, photos: Path, styles: Path, weights: Path) -> Any:
+    """What opens a method in whatever process draws; an `OpenEngine`.
+
+    Args:
+        config: of the method.
+        photos: folder of the photos' shards.
+        styles: of the style pictures'.
+        weights: folder of pretrained files.
+    """
+    return functools.partial(_open, config, str(photos.absolute()), str(styles.absolute()), str(weights.absolute()))
+
+
+def spread_over(count: int, wanted: int) -> list[int]:
+    """``wanted`` places out of ``count``, evenly spread, again from the start where there are too few."""
+    if wanted >= count:
+        return [place % count for place in range(wanted)]
+    return [place * count // wanted for place in range(wanted)]
+
+
+def _open(config: MethodConfig, photos: str, styles: str, weights: str, _folder: Path, device: Device) -> Optimises:
+    from models.perceptual import VGG19_FILE, build_perceptual
+    from pipelines.engines import pick_device
+    from training.shard_reader import ShardReader
+
+    file = Path(weights) / VGG19_FILE.name if config.backbone == "vgg19" else None
+    backbone = build_perceptual(config.backbone, file).to(pick_device(device)).requires_grad_(False)
+    return Optimises(config, ShardReader(photos), ShardReader(styles), backbone)
+
+
+def _method(config: MethodConfig) -> Any:
+    """(photo, style, backbone) -> drawing."""
+    if config.method == "gatys":
+        from models.style.gatys import GatysConfig, optimise
+
+        return functools.partial(optimise, config=GatysConfig(**_given(config, ("steps", "style_weight"))))
+    from models.style.wct import WctConfig, transfer
+
+    return functools.partial(transfer, config=WctConfig(**_given(config, ("steps", "strength"))))
+
+
+def _given(config: MethodConfig, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+
+
+def _read(reader: ShardReader, place: Place) -> np.ndarray:
+    import numpy as np
+
+    clips: Mapping[str, Any] = {clip.id: clip for clip in reader.clips()}
+    return np.asarray(reader.frames(clips[place.clip], [place.position])[0])
+
+
+def _digest(picture: np.ndarray) -> bytes:
+    return hashlib.sha256(picture.tobytes()).digest()
