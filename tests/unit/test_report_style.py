@@ -106,7 +106,7 @@ def test_a_model_that_fails_is_told_by_what(params: Params, paths: Paths) -> Non
         ({"kid_made": 0.1}, ""),
         ({"kid_made": 0.01, "kid_untouched": -0.002, "gain_share": None}, "the photos are in the style already"),
         ({"kid_made": 0.5, "kid_untouched": 1.0, "gain_share": 0.5, "gain_deviations": None}, "1.00: 50% less"),
-        (changed(min_gain=0.1, min_deviations=2.0), "deviations; 10% and 2 are asked for"),
+        (changed(min_gain=0.1, min_deviations=2.0), "deviations; 10% less by 2 is asked for"),
     ],
 )
 def test_nearness_in_words(verdict: dict[str, Any], words: str) -> None:
