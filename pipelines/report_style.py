@@ -186,7 +186,9 @@ def nearness(verdict: Report) -> str:
     if deviations is not None:
         words += f", by {abs(deviations):,.1f} standard deviations"
     asked, least = number(verdict.get("min_gain")), number(verdict.get("min_deviations"))
-    return words if asked is None or least is None else f"{words}; {_percent(asked)} less by {_plain(least)} is asked for"
+    if asked is None or least is None:
+        return words
+    return f"{words}; {_percent(asked)} less by {_plain(least)} is asked for"
 
 
 def figures(report: Report) -> tuple[FigureView, ...]:
