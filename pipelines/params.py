@@ -78,12 +78,12 @@ class Params:
     datasets: dict[str, DatasetConfig]
     experiments: dict[str, ExperimentConfig]
     animations: dict[str, AnimationConfig]
-    stylisations: dict[str, StylisationConfig]
     evaluation: EvaluationConfig
     registration: RegistrationConfig
     fetching: FetchConfig
     tracking: TrackingConfig
     cluster: ClusterConfig
+    stylisations: dict[str, StylisationConfig] = field(default_factory=dict)
     papers: dict[str, Paper] = field(default_factory=dict)
     """Those in papers/. Their data sets and experiments are found by name, and are in no list of the project's own."""
 
