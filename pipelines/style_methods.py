@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipelines.evaluate_style_work import Place
     from training.shard_reader import ShardReader
 
+WCT_LEVELS = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig:
@@ -35,7 +37,9 @@ class MethodConfig:
     backbone: Literal["effnet-lite0", "vgg19"] = "effnet-lite0"
     """Whose features are compared."""
     steps: int | None = None
-    """Evaluations of the loss, for ``wct`` at each of its levels; null: the method's own number."""
+    """Evaluations of the loss, of ``wct`` shared between its levels; null: the method's own number."""
+    optimizer: Literal["lbfgs", "adam"] | None = None
+    """Of the photo's pixels; null: the method's own. In tens of steps ``adam`` gets farther."""
     style_weight: float | None = None
     """Of ``gatys``; null: its own."""
     strength: float | None = None
@@ -43,8 +47,9 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         steps, weight, strength = self.steps, self.style_weight, self.strength
+        least = 1 if self.method == "gatys" else WCT_LEVELS
         check(
-            (steps is None or steps >= 1, "steps", steps, "be 1 or more, or null"),
+            (steps is None or steps >= least, "steps", steps, f"be {least} or more, or null"),
             (weight is None or weight >= 0, "style_weight", weight, "be 0 or more, or null"),
             (weight is None or self.method == "gatys", "style_weight", weight, "be null: gatys alone has it"),
             (strength is None or 0 <= strength <= 1, "strength", strength, "lie in 0 to 1, or be null"),
@@ -142,17 +147,23 @@ def _open(config: MethodConfig, photos: str, styles: str, weights: str, _folder:
 
 def _method(config: MethodConfig) -> Any:
     """(photo, style, backbone) -> drawing."""
+    keys: dict[str, Any] = {"optimizer": config.optimizer}
     if config.method == "gatys":
         from models.style.gatys import GatysConfig, optimise
 
-        return functools.partial(optimise, config=GatysConfig(**_given(config, ("steps", "style_weight"))))
+        keys |= {"steps": config.steps, "style_weight": config.style_weight}
+        return functools.partial(optimise, config=GatysConfig(**_set(keys)))
     from models.style.wct import WctConfig, transfer
 
-    return functools.partial(transfer, config=WctConfig(**_given(config, ("steps", "strength"))))
+    steps = None if config.steps is None else config.steps // WCT_LEVELS
+    keys |= {"steps": steps, "strength": config.strength}
+    own = WctConfig(**_set(keys))
+    assert len(own.levels) == WCT_LEVELS, "the steps are shared between all levels"
+    return functools.partial(transfer, config=own)
 
 
-def _given(config: MethodConfig, keys: Sequence[str]) -> dict[str, Any]:
-    return {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+def _set(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def _read(reader: ShardReader, place: Place) -> np.ndarray:

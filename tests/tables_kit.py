@@ -81,7 +81,7 @@ def made_up_drawings(params: Params, name: str) -> tuple[dict[str, Any] | None, 
     judged: dict[str, Any] = {
         "experiment": name,
         "dataset": "photos",
-        "style_dataset": "smoothed-paintings",
+        "style_dataset": "paintings",
         "split_rule": "source",
         "size_px": 256,
         "num_photos": 6,

@@ -118,7 +118,7 @@ def test_the_document_says_what_the_figures_are(params: Params, paths: Paths) ->
         made={**made_up_drawings(params, "animegan-on-photos-seed0")[1]["made"], "detail": {"value": 0.01}},
     )
     text = document(params, paths)
-    assert "measured on `photos` in the style of `smoothed-paintings`, split by source, 6 test photos of 256 px" in text
+    assert "measured on `photos` in the style of `paintings`, split by source, 6 test photos of 256 px" in text
     assert "| *untouched photos* | 310.00 | 3.10 | 1.2000 | 0.000 | 1.000 |" in text
     assert "FID/effnet-lite0, sample profile" in text
     assert "Every trained row had the same time, 90 s, whatever number of steps that was; VGG and WCT train" in text
@@ -265,5 +265,5 @@ def test_every_published_figure_stands_in_a_table(params: Params, project: Path)
 def test_every_row_has_the_same_time(params: Params) -> None:
     paper = params.paper(PAPER)
     assert {experiment.train.max_seconds for experiment in paper.experiments.values()} == {90}
-    assert {experiment.datasets for experiment in paper.experiments.values()} == {("photos", "smoothed-paintings")}
-    assert {method.style_dataset for method in paper.methods.values()} == {"smoothed-paintings"}
+    assert {experiment.datasets for experiment in paper.experiments.values()} == {("photos", "paintings")}
+    assert {method.style_dataset for method in paper.methods.values()} == {"paintings"}
