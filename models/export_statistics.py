@@ -103,10 +103,13 @@ def _is_instance(
     eps: float,
 ) -> ir.Value:
     """`LIN.choice`, (B, 1, 1, 1); the layer's score is computed where its upper bound does not decide."""
-    scaled = sheet.op("Div", sheet.mean(sheet.op("Abs", apart), *axes), _more(sheet, channels[1], eps))
-    instance = sheet.mean(scaled, 1)
+    distances = sheet.mean(sheet.op("Abs", apart), *axes)
+    instance = sheet.mean(sheet.op("Div", distances, _more(sheet, channels[1], eps)), 1)
     divisor = _more(sheet, whole[1], eps)
-    most = sheet.op("Div", sheet.op("Sqrt", whole[1]), divisor)
+    between = sheet.op("Sub", channels[0], whole[0])
+    root = sheet.op("Sqrt", sheet.op("Add", channels[1], sheet.op("Mul", between, between)))
+    farthest = sheet.op("Min", sheet.op("Add", distances, sheet.op("Abs", between)), root)
+    most = sheet.op("Mul", sheet.op("Div", sheet.mean(farthest, 1), divisor), sheet.number(1 + 1e-5))
     least = sheet.op("ReduceMin", sheet.op("Sub", instance, most), keepdims=0)
     is_sure = sheet.op("Greater", least, sheet.number(0.0))
     bound, full = Sheet(f"{sheet.name}/bound"), Sheet(f"{sheet.name}/full")

@@ -60,6 +60,8 @@ JUDGED: Split = "test"
 BARS = "distances.png"
 _STYLE_SEED = 0
 """Of the choice of style pictures that are shown."""
+MANY_PHOTOS = 100
+"""From which on their squares are not needed for a steady figure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ def judge(
     """
     target, started_s = paths.report("evaluate", subject.name), time.perf_counter()
     photos, styles = (ShardReader(paths.shards(one)) for one in (subject.dataset, subject.style_dataset))
-    places, style_places = _pictures(photos, styles)
+    places, style_places = _pictures(photos, styles, params.evaluation.squares)
     size_px = photos.index.size_px
     job = _job(subject.trained, photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
     tasks = _tasks(places, style_places, params.evaluation)
@@ -153,6 +155,7 @@ def judge(
         untouched=figures.untouched,
         verdict=figures.verdict,
         num_photos=len(sets.photos),
+        squares=places[0].squares,
         num_style_pictures=len(sets.styles),
         content_of_others=figures.content_of_others,
         size_px=size_px,
@@ -246,15 +249,18 @@ class _Figures:
     content_of_others: float
 
 
-def _pictures(photos: ShardReader, styles: ShardReader) -> tuple[list[Place], list[Place]]:
-    """The test photos and all style pictures."""
-    found = places_of(photos.clips(JUDGED)), places_of(styles.clips())
+def _pictures(photos: ShardReader, styles: ShardReader, squares: int | None) -> tuple[list[Place], list[Place]]:
+    """The test photos and all style pictures, cut into squares."""
+    if squares is None:
+        squares = 2 if len(photos.clips(JUDGED)) < MANY_PHOTOS else 1
+    found = places_of(photos.clips(JUDGED), squares), places_of(styles.clips(), squares)
     for reader, places, what, fix in (
         (photos, found[0], f"two pictures of split {JUDGED}", "Raise datasets.<name>.test_share, or add photos"),
         (styles, found[1], "two pictures", "Add style pictures"),
     ):
-        if len(places) < 2:
-            raise ClipError(must(str(reader.folder), f"hold {what} or more", str(len(places)), fix))
+        if len(places) < 2 * squares**2:
+            got = str(len(places) // squares**2)
+            raise ClipError(must(str(reader.folder), f"hold {what} or more", got, fix))
     return found
 
 

@@ -65,9 +65,20 @@ class Place(NamedTuple):
 
     clip: str
     position: int
+    square: int = 0
+    """Which of the squares that it is cut into, row by row."""
+    squares: int = 1
+    """Along each side."""
 
     def __str__(self) -> str:
-        return f"{self.clip}:{self.position}" if self.position else self.clip
+        frame = f"{self.clip}:{self.position}" if self.position else self.clip
+        return f"{frame}#{self.square}" if self.squares > 1 else frame
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """This square of a picture (H, W, 3)."""
+        side = min(picture.shape[:2]) // self.squares
+        top, left = (number * side for number in divmod(self.square, self.squares))
+        return picture[top : top + side, left : left + side]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +205,7 @@ class Examiner:
     def _read(self, of: Of, place: Place) -> np.ndarray:
         """A picture, uint8 (H, W, 3)."""
         clip = next(clip for clip in self._readers[of].clips() if clip.id == place.clip)
-        return np.asarray(self._readers[of].frames(clip, [place.position])[0])
+        return np.ascontiguousarray(place.cut(self._readers[of].frames(clip, [place.position])[0]))
 
     def _style(self, task: Task) -> tuple[None, dict[str, np.ndarray]]:
         return None, self._looks("style", self._read("styles", task.place))[0]
@@ -249,20 +260,26 @@ def drawing_of(engine: Stylises, photo: np.ndarray) -> np.ndarray:
     return np.asarray(as_bytes(drawing)[0])
 
 
-def places_of(clips: Sequence[ShardClip]) -> list[Place]:
-    """Every picture of some clips, in the index's order; a still has but one."""
-    return [Place(clip.id, position) for clip in clips for position in range(clip.num_frames)]
+def places_of(clips: Sequence[ShardClip], squares: int = 1) -> list[Place]:
+    """Every square of every picture of some clips, in the index's order; a still is but one picture."""
+    return [
+        Place(clip.id, position, square, squares)
+        for clip in clips
+        for position in range(clip.num_frames)
+        for square in range(squares**2)
+    ]
 
 
 def photo_tasks(places: Sequence[Place], shown: Sequence[int] = ()) -> list[Task]:
-    """Tasks of photos; each is compared with the next photo and with one half the set away.
+    """Tasks of photos; each is compared with the same square of the next photo and with one half the set away.
 
     Args:
         places: two or more.
         shown: positions of those that are drawn.
     """
     count = len(places)
-    steps = sorted({1, max(count // 2, 1)})
+    every = places[0].squares ** 2
+    steps = sorted({every, max(count // 2, every)})
     return [
         Task(
             of="photos",

@@ -15,6 +15,8 @@ SMOOTH_SHARE = 0.05
 """Length of the smoothing window, as a share of the curve."""
 LOG_RATIO = 20.0
 """Terms whose sizes differ by more than this share a figure on a logarithmic axis only."""
+MIN_LINEAR = 1e-3
+"""Where losses take both signs, the axis is linear at least this far around 0."""
 SHOWN_VIDEOS = 40
 """More bars than this can't be told apart; the worst are kept."""
 
@@ -53,7 +55,7 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
     """Curves of a training's losses, raw in the background and smoothed over it.
 
     Args:
-        curves: name -> (steps, values), the total first; values that are not finite are left out.
+        curves: name -> (steps, values), the one called ``total`` thicker; values that are not finite are left out.
         theme: colours.
     """
     with _figure((7.4, 3.1), theme) as (figure, axes):
@@ -62,11 +64,14 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
         for place, (name, (steps, values)) in enumerate(drawn.items()):
             colour = theme.cycle[place % len(theme.cycle)]
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            width = 2.2 if place == 0 else 1.4
+            width = 2.2 if name == "total" else 1.4
             axes.plot(steps, smooth(values), color=colour, linewidth=width, label=name, solid_capstyle="round")
         medians = [abs(float(np.median(values))) for _, values in drawn.values()]
         if all(np.all(values > 0) for _, values in drawn.values()) and _far_apart(medians):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+        elif _far_apart(medians):
+            axes.set_yscale("symlog", linthresh=max(min(size for size in medians if size > 0), MIN_LINEAR))
             axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("step")
         axes.set_ylabel("weighted loss")
@@ -76,18 +81,53 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
 
 
 def validation_curve(
-    steps: Sequence[float], l1: Sequence[float], copy_source: float | None, *, theme: Theme = LIGHT
+    steps: Sequence[float],
+    values: Sequence[float],
+    idle: float | None,
+    *,
+    labels: tuple[str, str] = ("validation L1", "copy-source"),
+    theme: Theme = LIGHT,
 ) -> bytes:
-    """Validation L1 over the training, and the line of doing nothing that it has to get under."""
+    """A validation's figure over the training, lower is better, and the line of doing nothing that it has to get under.
+
+    Args:
+        steps: where it was taken.
+        values: the figure.
+        idle: the figure of doing nothing; None: unknown.
+        labels: names of the figure and of doing nothing.
+        theme: colours.
+    """
     with _figure((3.9, 3.1), theme) as (figure, axes):
-        places, values = _finite(steps, l1)
-        axes.plot(places, values, color=theme.accent, linewidth=2.2, marker="o", markersize=4, label="validation L1")
-        if copy_source is not None:
-            axes.axhline(copy_source, color=theme.quiet, linestyle=(0, (4, 3)), linewidth=1.4, label="copy-source")
-        top = max([*values, copy_source or 0.0], default=1.0)
-        axes.set_ylim(0, top * 1.12 or 1.0)
+        places, shown = _finite(steps, values)
+        axes.plot(places, shown, color=theme.accent, linewidth=2.2, marker="o", markersize=4, label=labels[0])
+        if idle is not None:
+            axes.axhline(idle, color=theme.quiet, linestyle=(0, (4, 3)), linewidth=1.4, label=labels[1])
+        drawn = [*shown, idle or 0.0]
+        top = max(drawn) * 1.12
+        axes.set_ylim(min(0.0, min(drawn) * 1.12), top if top > 0 else 1.0)
         axes.set_xlabel("step")
         axes.legend(loc="lower left")
+        return _png(figure)
+
+
+def figure_curve(steps: Sequence[float], values: Sequence[float], *, title: str, theme: Theme = LIGHT) -> bytes:
+    """One figure of a training, raw in the background and smoothed over it; sizes far apart on a logarithmic axis.
+
+    Args:
+        steps: where it was taken.
+        values: the figure; what is not finite is left out.
+        title: above the curve.
+        theme: colours.
+    """
+    with _figure((3.9, 2.6), theme) as (figure, axes):
+        places, shown = _finite(steps, values)
+        axes.plot(places, shown, color=theme.accent, alpha=0.25, linewidth=0.8)
+        axes.plot(places, smooth(shown), color=theme.accent, linewidth=1.8, solid_capstyle="round")
+        if len(shown) and np.all(shown > 0) and _far_apart([float(shown.min()), float(shown.max())]):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("step")
+        axes.set_title(title)
         return _png(figure)
 
 

@@ -13,11 +13,14 @@ from typing import Any
 
 import jinja2
 
-from pipelines import report_data, report_datasets, report_sections
+from models.families import Family
+from pipelines import report_data, report_datasets, report_sections, report_style, report_training
 from pipelines.params import Params
 from pipelines.report_data import Reports, find, number
 from pipelines.report_datasets import DatasetView
-from pipelines.report_sections import LEARNED_RATIO, AnimationView, ResultView, TrainingView, VersionView
+from pipelines.report_sections import LEARNED_RATIO, ResultView, VersionView
+from pipelines.report_style import StyleResultView
+from pipelines.report_training import TrainingView
 from pipelines.stage import Paths, only_writer, write_text
 from training.metrics.catalog import METRICS
 
@@ -70,19 +73,21 @@ def render(params: Params, paths: Paths, reports: Reports) -> str:
     """The page's HTML."""
     datasets = report_datasets.datasets(params, paths, reports)
     results = report_sections.results(params, paths, reports)
-    trainings = report_sections.trainings(params, paths, reports)
-    animations = report_sections.animations(params, paths, reports)
+    drawn = report_style.results(params, paths, reports)
+    trainings = report_training.trainings(params, paths, reports)
     versions = report_sections.versions(params, reports)
     template = _environment().get_template("report.html.j2")
     return template.render(
         profile=params.profile,
         made_at=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
         commit=report_data.commit(paths.root),
-        cards=cards(datasets, results, trainings, versions),
+        cards=cards(datasets, results, drawn, trainings, versions),
         datasets=datasets,
         results=results,
+        drawn=drawn,
         trainings=trainings,
-        animations=animations,
+        animations=report_sections.animations(params, paths, reports),
+        stylisations=report_style.stylisations(params, paths, reports),
         versions=versions,
         threshold=LEARNED_RATIO,
         metric=METRICS["l1"],
@@ -91,40 +96,50 @@ def render(params: Params, paths: Paths, reports: Reports) -> str:
         machine=report_data.machine(),
         packages=report_data.versions(),
         durations=durations(reports),
-        commands=commands(trainings, animations, versions),
+        commands=commands(trainings, versions),
     )
 
 
 def cards(
-    datasets: list[DatasetView], results: list[ResultView], trainings: list[TrainingView], versions: list[VersionView]
+    datasets: list[DatasetView],
+    results: list[ResultView],
+    drawn: list[StyleResultView],
+    trainings: list[TrainingView],
+    versions: list[VersionView],
 ) -> list[Card]:
     """The headline figures, of what there is."""
-    made = []
-    judged = [(result, result.test) for result in results if result.test is not None]
-    held = [(result, test.ratio) for result, test in judged if result.threshold is not None and test.ratio is not None]
-    if held:
-        good = all(ratio <= (result.threshold or 0) for result, ratio in held)
-        worst = max(ratio for _, ratio in held)
-        seeds = f", {len(held)} seeds" if len(held) > 1 else ""
-        label = f"test L1 / copy-source, faces (worst{seeds})" if len(held) > 1 else "test L1 / copy-source, faces"
-        made.append(Card(figure=f"{worst:.2f}", label=label, tone="good" if good else "bad"))
-    images = sum(int(value) for training in trainings for what, value, _ in training.facts if what == "Images seen")
-    clips = sum(dataset.clips or 0 for dataset in datasets)
-    frames = sum(dataset.frames or 0 for dataset in datasets)
-    if clips:
-        made.append(Card(figure=f"{clips:,}", label=f"clips and stills in {len(datasets)} data sets"))
-    if frames:
-        made.append(Card(figure=f"{frames:,}", label="frames in the shards"))
-    if images:
-        made.append(Card(figure=f"{images:,}", label="pairs of frames trained on"))
-    if versions:
-        made.append(
-            Card(
-                figure=str(len(versions)),
-                label="model versions registered" if len(versions) > 1 else "model version registered",
-            )
-        )
-    return made
+    seen = {family: sum(one.images_seen for one in trainings if one.family == family) for family in ("motion", "style")}
+    plural = "s" if len(versions) > 1 else ""
+    counts = (
+        (sum(dataset.clips or 0 for dataset in datasets), f"clips and stills in {len(datasets)} data sets"),
+        (sum(dataset.frames or 0 for dataset in datasets), "frames in the shards"),
+        (seen["motion"], "pairs of frames trained on"),
+        (seen["style"], "photos and style pictures trained on"),
+        (len(versions), f"model version{plural} registered"),
+    )
+    made = [card for card in (_motion_card(results), _style_card(drawn)) if card is not None]
+    return [*made, *(Card(figure=f"{count:,}", label=label) for count, label in counts if count)]
+
+
+def _motion_card(results: list[ResultView]) -> Card | None:
+    judged = [(result, result.test.ratio) for result in results if result.test is not None]
+    held = [(result.threshold, ratio) for result, ratio in judged if result.threshold is not None and ratio is not None]
+    if not held:
+        return None
+    good = all(ratio <= threshold for threshold, ratio in held)
+    worst = f" (worst, {len(held)} seeds)" if len(held) > 1 else ""
+    figure = f"{max(ratio for _, ratio in held):.2f}"
+    return Card(figure=figure, label=f"test L1 / copy-source, faces{worst}", tone="good" if good else "bad")
+
+
+def _style_card(drawn: list[StyleResultView]) -> Card | None:
+    held = [(one.share, one.verdict == "passes") for one in drawn if one.share is not None]
+    if not held:
+        return None
+    worst = f" (worst of {len(held)})" if len(held) > 1 else ""
+    tone = "good" if all(passed for _, passed in held) else "bad"
+    figure = f"{max(share for share, _ in held):.2f}"
+    return Card(figure=figure, label=f"KID of drawings / of untouched photos{worst}", tone=tone)
 
 
 def durations(reports: Reports) -> list[tuple[str, str, float]]:
@@ -138,26 +153,35 @@ def durations(reports: Reports) -> list[tuple[str, str, float]]:
     return told
 
 
-def commands(
-    trainings: list[TrainingView], animations: list[AnimationView], versions: list[VersionView]
-) -> list[tuple[str, str]]:
+USES: Mapping[Family, tuple[str, str]] = {
+    "motion": (
+        "Your own picture, moved by your own video",
+        "inkmotion animate --model {uri} --source me.jpg --driving you.mp4 --out out.mp4",
+    ),
+    "style": (
+        "Your own photo, folder of photos or video as drawings",
+        "inkmotion stylise --model {uri} --in me.jpg --out me.png",
+    ),
+}
+"""What a version is for, by its family, and the command."""
+
+
+def commands(trainings: list[TrainingView], versions: list[VersionView]) -> list[tuple[str, str]]:
     """(what it shows, command), with names that exist in this project."""
     shown = [("All runs, metrics and versions in MLflow's own page", "inkmotion ui")]
-    uri = versions[0].uri if versions else None
-    if uri:
-        shown.append(
-            (
-                "Your own picture, moved by your own video",
-                f"inkmotion animate --model {uri} --source me.jpg --driving you.mp4 --out out.mp4",
-            )
-        )
-        shown.append(("Where a model version comes from", f"inkmotion lineage {uri}"))
+    for family, (what, command) in USES.items():
+        uris = [version.uri for version in versions if version.family == family]
+        shown += [(what, command.format(uri=uris[0]))] if uris else []
+    if versions:
+        shown.append(("Where a model version comes from", f"inkmotion lineage {versions[0].uri}"))
         shown.append(
             ("Let the champion alias follow, if the candidate is better", f"inkmotion promote {versions[0].name}")
         )
-    names = [training.run_name for training in trainings if training.has_run]
-    if len(names) > 1:
-        shown.append(("Two trainings beside each other", f"inkmotion compare {names[0]} {names[1]}"))
+    for family in USES:
+        names = [one.run_name for one in trainings if one.has_run and one.family == family]
+        if len(names) > 1:
+            shown.append(("Two trainings beside each other", f"inkmotion compare {names[0]} {names[1]}"))
+            break
     shown.append(("What a run would take in time, memory and disk", "inkmotion run --dry-run"))
     shown.append(("What this machine has, and what is missing", "inkmotion doctor"))
     shown.append(("All of it again; only what changed runs", "make run"))
@@ -173,6 +197,7 @@ def _missing(params: Params, reports: Reports) -> tuple[str, ...]:
         *(("evaluate", name) for name in params.experiments),
         *(("register", name) for name in params.experiments),
         *(("animate", name) for name in params.animations),
+        *(("stylise", name) for name in params.stylisations),
     ]
     return tuple(f"{stage} {name}" for stage, name in wanted if not reports.get(stage, name))
 
@@ -239,6 +264,7 @@ def _word(value: Any, how: str) -> str:
 FILTERS: Mapping[str, Any] = {
     "count": _count,
     "figure": _figure,
+    "short": report_style.short,
     "ratio": _ratio,
     "rate": _rate,
     "percent": _percent,

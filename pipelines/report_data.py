@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.catalog import MODELS
+from models.families import Family
 from pipelines.lineage import git_tags
+from pipelines.params import Params
 from pipelines.stage import Paths
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("download", "cut", "shard", "train", "evaluate", "register", "animate")
+STAGES = ("download", "cut", "shard", "train", "evaluate", "register", "animate", "stylise")
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "onnxruntime", "numpy", "opencv-python", "decord2")
 
 Report = Mapping[str, Any]
@@ -59,6 +62,22 @@ def read_reports(paths: Paths) -> Reports:
     return Reports(stages=stages, problems=tuple(problems))
 
 
+def family_of(stage: str, name: str, params: Params, reports: Reports) -> Family:
+    """The family of the model that a report is about, by its preset, its experiment's preset, or what it holds."""
+    report, experiment = reports.get(stage, name), params.experiments.get(name)
+    for preset in (report.get("preset"), experiment.preset if experiment else None):
+        if isinstance(preset, str) and preset in MODELS:
+            return MODELS[preset].family
+    elsewhere = (reports.get(other, name) for other in ("train", "evaluate"))
+    return "style" if any(one.get("style_dataset") for one in (report, *elsewhere)) else "motion"
+
+
+def names_of(stage: str, family: Family, params: Params, reports: Reports) -> list[str]:
+    """The experiments of one family, and further reports of a stage that are about its models."""
+    names = reports.names(stage, list(params.experiments))
+    return [name for name in names if family_of(stage, name, params, reports) == family]
+
+
 def find(report: Any, *keys: str) -> Any:
     """The value of the first of ``keys`` that the report holds, at its top or nested in mappings; None without one."""
     for key in keys:
@@ -93,6 +112,17 @@ def whole(value: Any) -> int | None:
         return len(value)
     counted = number(value)
     return None if counted is None else int(counted)
+
+
+def mappings(value: Any) -> list[Report]:
+    """The mappings among the entries of a list; none when it is no list."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def sums(value: Any) -> str:
+    """Files' checksums, short, in one line."""
+    found = value if isinstance(value, Mapping) else {}
+    return ", ".join(f"{name} {str(digest)[:12]}" for name, digest in found.items())
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

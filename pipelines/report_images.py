@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+
+from pipelines import plots
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,20 @@ class Picture:
     width: int
     height: int
     alt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Themed:
+    """One picture for a light page and one for a dark page."""
+
+    light: Picture
+    dark: Picture
+
+
+def themed(alt: str, draw: Callable[[plots.Theme], bytes]) -> Themed | None:
+    """A drawing in the colours of both pages."""
+    light, dark = (embed_bytes(draw(theme), alt=alt) for theme in (plots.LIGHT, plots.DARK))
+    return Themed(light=light, dark=dark) if light and dark else None
 
 
 def embed(path: Path, *, alt: str = "") -> Picture | None:

@@ -7,25 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import plots
+from models.families import Family
 from pipelines.params import Params
-from pipelines.report_data import Report, Reports, find, number, read_curves, size, whole
-from pipelines.report_images import Picture, embed, embed_bytes
+from pipelines.report_data import Report, Reports, family_of, find, mappings, names_of, number, size, sums, whole
+from pipelines.report_images import Picture, embed
 from pipelines.stage import Paths
 from training.metrics.catalog import METRICS
 
 LEARNED_RATIO = 0.9
 """A model of faces counts as having learned when its test L1 is at most this share of copy-source."""
-MAX_CURVES = 8
-TOTAL, L1, COPY_L1 = "loss/total", "validation/l1", "validation/copy_source_l1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Themed:
-    """One picture for a light page and one for a dark page."""
-
-    light: Picture
-    dark: Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +82,6 @@ class ResultView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingView:
-    """One training."""
-
-    name: str
-    preset: str
-    dataset: str
-    facts: tuple[tuple[str, Any, str], ...]
-    """(what, value, filter that words it)."""
-    losses: Themed | None
-    validation: Themed | None
-    run_name: str
-    """In the tracking store."""
-    has_run: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AnimationView:
     """One animation."""
 
@@ -132,11 +106,12 @@ class VersionView:
     decision: str
     """Why the champion alias moved or stayed."""
     bytes: int | None
+    family: Family = "motion"
 
 
 def results(params: Params, paths: Paths, reports: Reports) -> list[ResultView]:
-    """Every experiment's evaluation."""
-    return [_result(name, params, paths, reports) for name in reports.names("evaluate", list(params.experiments))]
+    """The evaluation of every experiment whose model moves pictures."""
+    return [_result(name, params, paths, reports) for name in names_of("evaluate", "motion", params, reports)]
 
 
 def _result(name: str, params: Params, paths: Paths, reports: Reports) -> ResultView:
@@ -167,11 +142,11 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> Result
         metrics=metrics(report),
         absent=absent(report),
         networks=tuple(
-            (str(find(one, "name") or ""), str(find(one, "what") or ""), _sums(find(one, "sha256")))
-            for one in _mappings(report.get("detectors"))
+            (str(find(one, "name") or ""), str(find(one, "what") or ""), sums(find(one, "sha256")))
+            for one in mappings(report.get("detectors"))
         ),
         failures=tuple(
-            (str(find(one, "video") or ""), str(find(one, "reason") or "")) for one in _mappings(report.get("failures"))
+            (str(find(one, "video") or ""), str(find(one, "reason") or "")) for one in mappings(report.get("failures"))
         ),
         detect_every=size(report.get("detect_every")) or 1,
     )
@@ -219,15 +194,6 @@ def _entries(raw: Any) -> dict[str, Mapping[str, Any]]:
     return {name: kept[name] for name in sorted(kept, key=lambda name: (places[name], name))}
 
 
-def _mappings(raw: Any) -> list[Mapping[str, Any]]:
-    return [entry for entry in raw if isinstance(entry, Mapping)] if isinstance(raw, list | tuple) else []
-
-
-def _sums(raw: Any) -> str:
-    found = raw if isinstance(raw, Mapping) else {}
-    return ", ".join(f"{name} {str(digest)[:12]}" for name, digest in found.items())
-
-
 def _score(raw: Any) -> ScoreView | None:
     l1, nothing = number(find(raw, "l1")), number(find(raw, "copy_source_l1"))
     if l1 is None or nothing is None:
@@ -239,62 +205,6 @@ def _score(raw: Any) -> ScoreView | None:
         num_videos=size(find(raw, "num_videos")),
         num_frames=size(find(raw, "num_frames")),
     )
-
-
-def trainings(params: Params, paths: Paths, reports: Reports) -> list[TrainingView]:
-    """Every experiment's training."""
-    return [_training(name, params, paths, reports) for name in reports.names("train", list(params.experiments))]
-
-
-def _training(name: str, params: Params, paths: Paths, reports: Reports) -> TrainingView:
-    report, experiment = reports.get("train", name), params.experiments.get(name)
-    curves = read_curves(paths.report("train", name).with_name(f"{name}-losses.csv"))
-    facts = (
-        ("Steps", whole(find(report, "steps")), "count"),
-        ("Images seen", whole(find(report, "images_seen")), "count"),
-        ("Samples a second", number(find(report, "samples_per_s")), "rate"),
-        ("Step", number(find(report, "step_s")), "seconds"),
-        ("Waiting for data", number(find(report, "data_wait_share")), "percent"),
-        ("Duration", number(find(report, "seconds")), "duration"),
-        ("Restarts", whole(find(report, "restarts")), "count"),
-        ("Best at step", whole(find(report, "best_step")), "count"),
-        ("Validation L1", number(report.get("validation_l1")), "figure"),
-    )
-    return TrainingView(
-        name=name,
-        preset=experiment.preset if experiment else str(report.get("preset", "")),
-        dataset=experiment.dataset if experiment else str(report.get("dataset", "")),
-        facts=tuple(fact for fact in facts if fact[1] is not None),
-        losses=loss_picture(curves, name),
-        validation=validation_picture(curves, name),
-        run_name=str(report.get("run_name") or name),
-        has_run=bool(report),
-    )
-
-
-def loss_picture(curves: Mapping[str, tuple[list[float], list[float]]], name: str) -> Themed | None:
-    """The total and the largest terms of a training's losses."""
-    terms = [key for key in curves if key.startswith("loss/") and key != TOTAL]
-    largest = sorted(terms, key=lambda key: -max(map(abs, curves[key][1])))[: MAX_CURVES - 1]
-    chosen = [*([TOTAL] if TOTAL in curves else []), *largest]
-    if not chosen:
-        return None
-    shown = {key.removeprefix("loss/"): curves[key] for key in chosen}
-    return _themed(f"Losses of {name}", lambda theme: plots.loss_curves(shown, theme=theme))
-
-
-def validation_picture(curves: Mapping[str, tuple[list[float], list[float]]], name: str) -> Themed | None:
-    """Validation L1 beside copy-source."""
-    if L1 not in curves:
-        return None
-    nothing = curves.get(COPY_L1, ([], []))[1]
-    line = nothing[-1] if nothing else None
-    return _themed(f"Validation L1 of {name}", lambda theme: plots.validation_curve(*curves[L1], line, theme=theme))
-
-
-def _themed(alt: str, draw: Any) -> Themed | None:
-    light, dark = (embed_bytes(draw(theme), alt=alt) for theme in (plots.LIGHT, plots.DARK))
-    return Themed(light=light, dark=dark) if light and dark else None
 
 
 def animations(params: Params, paths: Paths, reports: Reports) -> list[AnimationView]:
@@ -343,6 +253,7 @@ def versions(params: Params, reports: Reports) -> list[VersionView]:
                 uri=_uri(model, str(version), aliases),
                 decision=_sentence(find(report, "decision", "reason", "sentence")),
                 bytes=whole(find(report, "onnx_bytes", "bytes", "num_bytes")),
+                family=family_of("register", name, params, reports),
             )
         )
     return made

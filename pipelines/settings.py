@@ -33,6 +33,9 @@ class EvaluationConfig:
     """Which to measure beside L1; null: all that there are networks for."""
     detect_every: int | None = None
     """Detectors look at every so many-th frame of a clip; null: at all, at every 4th of frames below 128 px."""
+    squares: int | None = None
+    """Along each side of a photo and of a style picture, each judged by itself; null: 1, and 2 of fewer than 100 test
+    photos."""
     face_backend: Literal["dlib", "face-alignment"] = "dlib"
     """Whose 68 points AKD compares."""
     face_identity: Literal["dlib", "onnx"] = "dlib"
@@ -45,6 +48,7 @@ class EvaluationConfig:
         check(
             (workers is None or workers >= 1, "num_workers", workers, "be 1 or more, or null"),
             (self.num_threads >= 1, "num_threads", self.num_threads, "be 1 or more"),
+            (self.squares is None or self.squares >= 1, "squares", self.squares, "be 1 or more, or null"),
             (every is None or every >= 1, "detect_every", every, "be 1 or more, or null"),
             (self.max_frames is None or self.max_frames >= 2, "max_frames", self.max_frames, "be 2 or more, or null"),
             (self.batch_size >= 1, "batch_size", self.batch_size, "be 1 or more"),

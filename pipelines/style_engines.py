@@ -55,23 +55,23 @@ class TorchStyle(Stylist):
         self.generator = generator.eval().to(self.device).to(memory_format=self._format)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def run(self, planes: Array, statistics: Array | None = None) -> Array:
+    def run(self, batch: Array, statistics: Array | None = None) -> Array:
         """See `Stylist.run`."""
         if statistics is None:
-            return self._draw(planes)
+            return self._draw(batch)
         with using(self.generator, torch.as_tensor(statistics, dtype=torch.float32, device=self.device)):
-            return self._draw(planes)
+            return self._draw(batch)
 
     @torch.inference_mode()
-    def run_measure(self, planes: Array) -> Array:
+    def run_measure(self, batch: Array) -> Array:
         """See `Stylist.run_measure`."""
         with recording(self.generator, pooled=True):
-            self._draw(planes)
+            self._draw(batch)
             found: Array = packed(self.generator).float().cpu().numpy()
         return found
 
-    def _draw(self, planes: Array) -> Array:
-        photo = torch.from_numpy(np.ascontiguousarray(planes)).to(self.device).contiguous(memory_format=self._format)
+    def _draw(self, batch: Array) -> Array:
+        photo = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device).contiguous(memory_format=self._format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             made = self.generator(photo)
         drawn: Array = made.float().cpu().numpy()

@@ -192,8 +192,8 @@ class Drawer:
 def _draw_all(job: Job, entries: Sequence[Entry], *, cluster: ClusterConfig, num_workers: int | None) -> Iterator[Done]:
     if not entries:
         return
-    is_small = len(entries) == 1 or len(entries) * _PICTURE_S < _RAY_PAYS_S
-    here = num_workers == 1 or (num_workers is None and is_small)
+    is_small = len(entries) * _PICTURE_S < _RAY_PAYS_S
+    here = len(entries) == 1 or num_workers == 1 or (num_workers is None and is_small)
     results = _here(job, entries) if here else _on_ray(job, entries, cluster, num_workers)
     yield from watched(
         results,
@@ -236,7 +236,8 @@ def _rows(job: Job, entries: Sequence[Entry], num_workers: int | None) -> Iterat
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         before, context.max_errored_blocks = context.max_errored_blocks, -1  # who dies takes no others along
-        size: dict[str, Any] = {"min_size": 1, "max_size": len(rows)} if num_workers is None else {"size": num_workers}
+        most = min(num_workers or len(rows), len(rows))
+        size: dict[str, Any] = {"min_size": 1, "max_size": most} if num_workers is None else {"size": most}
         have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         try:
             blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))

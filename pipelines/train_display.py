@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pipelines.train_report import total_loss
 from training.job import TrainJob
 from training.progress import Progress, Show, show_line
+from training.style_validation import KID
 from training.validation import L1
+
+VALIDATED = {"L1": L1, "KID": KID}
+"""Figures that a training is validated by, of any family."""
 
 
 @contextmanager
@@ -35,13 +39,13 @@ def display(job: TrainJob) -> Iterator[Show]:
 
 def _bar_text(progress: Progress) -> str:
     total = total_loss(dict(progress.losses))
-    validation = progress.losses.get(L1)
+    judged = {word: progress.losses[name] for word, name in VALIDATED.items() if name in progress.losses}
     parts = [
         f"{progress.step_s:.3g} s/step",
         f"{progress.samples_per_s:.3g} samples/s",
         f"data wait {progress.data_wait_share:.0%}",
         f"{progress.memory_mb:.0f} MB",
         *([f"loss {total:.4g}"] if total is not None else []),
-        *([f"L1 {validation:.4g}"] if validation is not None else []),
+        *(f"{word} {value:.4g}" for word, value in judged.items()),
     ]
     return ", ".join(parts)

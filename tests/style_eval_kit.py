@@ -18,7 +18,7 @@ from pipelines.params import ClusterConfig, EvaluationConfig
 from preprocessing.shards import encode_frames, write_shard
 
 SIZE_PX = 64
-OPTIONS = EvaluationConfig(num_workers=1, num_strips=1, strip_frames=3)
+OPTIONS = EvaluationConfig(num_workers=1, num_strips=1, strip_frames=3, squares=1)
 INFO = SimpleNamespace(
     step=5,
     images_seen=40,

@@ -45,7 +45,7 @@ PARTS = ("stylise", "measure", "given")
 PIXELS_AT_ONCE = 3 << 19
 """The most pixels that are computed together, which bounds the memory; larger pictures go in tiles."""
 TILE_PX = 1024
-PATCH_PX = 256
+PATCH_PX = 64
 """Height and width of the patches by which a large picture's statistics are measured."""
 LEAST_TILE_PX = 192
 MULTIPLE = 4
@@ -61,11 +61,11 @@ class Stylist(ABC):
     """
 
     @abstractmethod
-    def run(self, planes: Array, statistics: Array | None = None) -> Array:
+    def run(self, batch: Array, statistics: Array | None = None) -> Array:
         """Draw pictures (B, 3, h, w) float32 in [0, 1], h and w multiples of 4; by given statistics (1 or B, 2, K)."""
 
     @abstractmethod
-    def run_measure(self, planes: Array) -> Array:
+    def run_measure(self, batch: Array) -> Array:
         """Statistics (1, 2, K) of one picture out of its patches (B, 3, h, w), float32 in [0, 1]."""
 
     def stylise(
@@ -78,7 +78,7 @@ class Stylist(ABC):
             strength: 0 gives the photo itself, 1 the drawing, between a mixture.
             tile_px: height and width of the tiles, 192 or more; None: tiles of 1,024 px for pictures of more than 1.5
                 million pixels, and none for others.
-            given: statistics to normalise by, of `measure`: (1, 2, K) for all pictures or (N, 2, K) for each; None: each
+            given: statistics to normalise by, of `measure`: (1, 2, K) for all pictures or (N, 2, K); None: each
                 picture's own.
 
         Returns:
@@ -112,14 +112,14 @@ class Stylist(ABC):
             float32 (1, 2, K), means and variances.
         """
         checked(picture[None] if picture.ndim == 3 else picture)
-        return self.run_measure(np.concatenate([_planes(patch[None]) for patch in patches(picture)]))
+        return self.run_measure(np.concatenate([planes(patch[None]) for patch in patches(picture)]))
 
     def _whole(self, pictures: Array, given: Array | None) -> Array:
         height, width = pictures.shape[1:3]
         made = np.empty(pictures.shape, np.float32)
         count = max(1, PIXELS_AT_ONCE // 2 // _area(pictures))
         for start in range(0, len(pictures), count):
-            drawn = self.run(_planes(pictures[start : start + count]), _part(given, start, count))
+            drawn = self.run(planes(pictures[start : start + count]), _part(given, start, count))
             made[start : start + count] = drawn[..., :height, :width].transpose(0, 2, 3, 1)
         return made
 
@@ -132,7 +132,7 @@ class Stylist(ABC):
         for row in rows:
             for column in columns:
                 tile = picture[row.start : row.stop, column.start : column.stop]
-                drawn = self.run(_planes(tile[None]), statistics)[0, :, : tile.shape[0], : tile.shape[1]]
+                drawn = self.run(planes(tile[None]), statistics)[0, :, : tile.shape[0], : tile.shape[1]]
                 weighted = drawn.transpose(1, 2, 0) * (row.weights[:, None, None] * column.weights[None, :, None])
                 made[row.start : row.stop, column.start : column.stop] += weighted
         np.clip(made, 0, 1, out=made)
@@ -213,7 +213,7 @@ def _floats(pictures: Array) -> Array:
     return made
 
 
-def _planes(pictures: Array) -> Array:
+def planes(pictures: Array) -> Array:
     """(N, H, W, 3) uint8 as (N, 3, h, w) float32 in [0, 1], continued right and below to multiples of 4, 8 or more."""
     height, width = pictures.shape[1:3]
     down, right = (max(-size % MULTIPLE, _LEAST_PX - size) for size in (height, width))
@@ -272,23 +272,23 @@ class StyleSession(Stylist):
         self.num_statistics = int(shapes["given"][-1])
         """K."""
 
-    def run(self, planes: Array, statistics: Array | None = None) -> Array:
+    def run(self, batch: Array, statistics: Array | None = None) -> Array:
         """See `Stylist.run`."""
         part = "stylise" if statistics is None else "given"
-        return self._compute(part, "drawing", planes, statistics)
+        return self._compute(part, "drawing", batch, statistics)
 
-    def run_measure(self, planes: Array) -> Array:
+    def run_measure(self, batch: Array) -> Array:
         """See `Stylist.run_measure`."""
-        return self._compute("measure", "statistics", planes, None)[:1]
+        return self._compute("measure", "statistics", batch, None)[:1]
 
-    def _compute(self, part: str, wanted: str, planes: Array, statistics: Array | None) -> Array:
-        shape = (len(planes), 2, self.num_statistics)
+    def _compute(self, part: str, wanted: str, batch: Array, statistics: Array | None) -> Array:
+        shape = (len(batch), 2, self.num_statistics)
         given = np.zeros(shape, np.float32) if statistics is None else np.asarray(statistics, np.float32)
-        if given.ndim != 3 or given.shape[1:] != shape[1:] or len(given) not in (1, len(planes)):
+        if given.ndim != 3 or given.shape[1:] != shape[1:] or len(given) not in (1, len(batch)):
             rule = f"be those of this model, (1, 2, {self.num_statistics})"
             raise ValueError(f"given statistics must {rule}; got {given.shape}. Measure them with the same model.")
         feeds = {
-            "photo": planes,
+            "photo": batch,
             "given": np.ascontiguousarray(np.broadcast_to(given, shape)),
             "part": np.array(PARTS.index(part), np.int64),
         }

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from report_kit import fill_style, fill_stylisation, page_of, put
 
+from models.catalog import MODELS
 from models.contracts import INDEX_NAME, ShardClip, ShardFile, ShardIndex
 from models.motion.networks import build, debug_config
 from pipelines import animate, evaluate, plots, report, strips
@@ -142,42 +142,6 @@ def test_the_animation_stage_leaves_gif_mp4_webp_and_strip(
     assert (written["source"], written["model"], written["fps"]) == ("face.png", "models:/fomm-faces/1", 10.0)
 
 
-class References(HTMLParser):
-    """Everything that a browser would fetch, and everything that it would run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fetched: list[str] = []
-        self.links: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if name in ("src", "srcset", "data", "poster", "background", "action", "xlink:href"):
-                self.fetched.append(value or "")
-            elif name == "href":
-                (self.fetched if tag == "link" else self.links).append(value or "")
-            assert not name.startswith("on"), name
-
-
-def page_of(paths: Paths) -> tuple[str, References]:
-    text = (paths.root / "reports/index.html").read_text(encoding="utf-8")
-    found = References()
-    found.feed(text)
-    assert all(reference.startswith("data:") for reference in found.fetched)
-    assert "script" not in found.tags
-    assert "@import" not in text
-    assert not re.search(r"url\((?!data:)", text)
-    return text, found
-
-
-def put(paths: Paths, stage: str, name: str, content: Any) -> None:
-    target = paths.report(stage, name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content), encoding="utf-8")
-
-
 def fill(params: Params, paths: Paths) -> None:
     """Reports of every stage, as the stages write them."""
     for name, dataset in params.datasets.items():
@@ -188,7 +152,10 @@ def fill(params: Params, paths: Paths) -> None:
         folder = paths.pictures("cut", name)
         folder.mkdir(parents=True)
         strips.write_strip(folder / "contact.png", {"": moving(4, 0)}, cell_px=32)
-    for name in params.experiments:
+    for name, experiment in params.experiments.items():
+        if MODELS[experiment.preset].family == "style":
+            fill_style(paths, name, moving(3, 2), moving(3, 3))
+            continue
         put(paths, "train", name, {"steps": 160, "images_seen": 1280, "samples_per_s": 28.5, "data_wait_share": 0.004})
         rows = ["step,loss/total,loss/pixel,validation/l1,validation/copy_source_l1"]
         rows += [f"{step},{50 / step},{10 / step},{0.12 - step * 1e-4},0.12" for step in range(1, 40)]
@@ -212,6 +179,8 @@ def fill(params: Params, paths: Paths) -> None:
             name,
             {"source": "a/b.png", "driving": "c.mp4", "motion": "relative", "note": "Take note."},
         )
+    for name in params.stylisations:
+        fill_stylisation(paths, name, moving(1, 4)[0], moving(1, 5)[0])
 
 
 def test_the_page_with_everything(params: Params, paths: Paths) -> None:
@@ -224,10 +193,15 @@ def test_the_page_with_everything(params: Params, paths: Paths) -> None:
         assert wanted in text, wanted
     for wanted in ("models:/fomm-faces@champion", "Promoted: no champion", "Take note.", "load_model", "time"):
         assert wanted in text, wanted
+    styles = [name for name, one in params.experiments.items() if MODELS[one.preset].family == "style"]
+    motions = len(params.experiments) - len(styles)
     pictures = [uri for uri in found.fetched if uri.startswith("data:image/")]
-    assert len(pictures) == 4 + 3 * 2 + 3 * 4 + len(params.animations)
+    of_motion = motions * (2 + 4) + len(params.animations)  # strip and bars, two themed curves
+    of_style = len(styles) * (2 + 8) + 2 * len(params.stylisations)  # strip and bars, four themed curves; pairs
+    assert len(pictures) == len(params.datasets) + of_motion + of_style
     assert {link for link in found.links if not link.startswith("#")} == {
-        f"animate/{name}/{name}.gif" for name in params.animations
+        *(f"animate/{name}/{name}.gif" for name in params.animations),
+        *(f"stylise/{name}/drawing.png" for name in params.stylisations),
     }
 
 
@@ -244,8 +218,9 @@ def test_a_model_of_faces_over_the_threshold_is_not_called_learned(params: Param
 def test_the_page_with_nothing_says_what_has_not_run(params: Params, paths: Paths) -> None:
     made = report.run(params, paths)
     text, found = page_of(paths)
-    assert len(made.missing) == 3 * 4 + 3 * 3 + len(params.animations)
-    for wanted in ("Nothing has been trained", "Nothing has been evaluated", "No animation", "No model version"):
+    stages = 3 * len(params.datasets) + 3 * len(params.experiments)
+    assert len(made.missing) == stages + len(params.animations) + len(params.stylisations)
+    for wanted in ("Nothing has been trained", "Nothing has been evaluated", "No animation", "No drawing", "No model"):
         assert wanted in text, wanted
     assert "img" not in found.tags
 
@@ -257,6 +232,7 @@ def test_hostile_names_are_shown_and_not_run(params: Params, paths: Paths) -> No
     put(paths, "train", "evil", {"dataset": evil, "preset": evil, "steps": 3})
     put(paths, "register", "evil", {"name": evil, "version": evil, "aliases": [evil], "decision": evil})
     put(paths, "animate", "evil", {"source": evil, "driving": evil, "note": evil})
+    put(paths, "stylise", "evil", {"source": evil, "kind": evil, "note": evil})
     put(paths, "cut", "faces", {"items": 3, "kept": 1, "rejected": {evil: 2}})
     report.run(params, paths)
     text, found = page_of(paths)
@@ -267,7 +243,7 @@ def test_hostile_names_are_shown_and_not_run(params: Params, paths: Paths) -> No
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"test": {"l1": "NaN"}}', '{"test": [1, 2], "seed": "x"}'])
 def test_broken_reports_do_not_stop_the_page(params: Params, paths: Paths, content: str) -> None:
-    for stage in ("evaluate", "train", "register", "shard", "cut", "animate", "download"):
+    for stage in ("evaluate", "train", "register", "shard", "cut", "animate", "stylise", "download"):
         target = paths.report(stage, "fomm-faces")
         target.parent.mkdir(parents=True)
         target.write_text(content, encoding="utf-8")

@@ -33,7 +33,8 @@ class Colours:
 
     def look_with_content(self, picture: np.ndarray) -> tuple[Look, np.ndarray]:
         values = picture.reshape(-1, 3).astype(np.float32) / 255
-        content = picture.reshape(8, 8, 8, 8, 3).mean((1, 3), dtype=np.float64).transpose(2, 0, 1).astype(np.float32)
+        side = picture.shape[0] // 8
+        content = picture.reshape(8, side, 8, side, 3).mean((1, 3), dtype=np.float64).transpose(2, 0, 1).astype(np.float32)
         return Look(np.concatenate([values.mean(0), values.std(0)]) * 4, values.mean(0)), content
 
 
@@ -109,11 +110,12 @@ def test_everything_is_written(paths: Paths) -> None:
     mean = np.mean([float(row["content"]) for row in rows])
     assert mean == pytest.approx(report.made["content/effnet-lite0"].value)
     folder = paths.pictures("evaluate", "toy")
-    assert {path.name for path in folder.iterdir()} == {*report.strips, "distances.png"}
+    drawn = {f"{what}-{number}.png" for what in ("photo", "drawing") for number in range(3)}
+    assert {path.name for path in folder.iterdir()} == {*report.strips, *drawn, "distances.png"}
     assert report.strips == ("strip-0.png",)
     for path in folder.iterdir():
         with Image.open(path) as picture:
-            assert min(picture.size) > 100
+            assert picture.size == (kit.SIZE_PX, kit.SIZE_PX) if path.name in drawn else min(picture.size) > 100
 
 
 def test_a_broken_photo_costs_itself_alone(
@@ -166,7 +168,16 @@ def test_photos_are_judged_at_the_size_of_their_shards(paths: Paths, samples: Pa
     assert run(other, kit.Copies()).size_px == 32
 
 
-def test_shards_that_can_not_be_judged(samples: Path, tmp_path: Path) -> None:
+def test_few_photos_are_judged_in_squares(paths: Paths) -> None:
+    whole, cut = run(paths, kit.Copies()), run(paths, kit.Copies(), squares=None)
+    assert (whole.squares, cut.squares) == (1, 2)
+    assert (cut.num_photos, cut.num_style_pictures) == (4 * whole.num_photos, 4 * whole.num_style_pictures)
+    picture = np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3)
+    squares = [Place("one", 0, number, 2).cut(picture) for number in range(4)]
+    assert np.array_equal(np.block([[[squares[0]], [squares[1]]], [[squares[2]], [squares[3]]]]), picture[:4, :4])
+
+
+def test_shards_that_can_not_be_judged(paths: Paths, samples: Path, tmp_path: Path) -> None:
     other = Paths(tmp_path / "other")
     kit.make_shards(other.shards("photos"), kit.pictures(samples / "photos", 4, kit.SIZE_PX), num_test=1)
     kit.make_shards(other.shards("paintings"), kit.pictures(samples / "paintings", 3), num_test=1)

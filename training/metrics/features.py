@@ -16,6 +16,9 @@ SIDE_PX = 224
 """Of the pictures that the embedded judge was trained on; all are scaled to it."""
 CONTENT_LEVEL = 4
 """Of the backbone's five: the content loss's."""
+FEATURE_SCALE = 0.25
+"""Of the embedded judge's features: their mean square is then about 0.2. KID's kernel ``(x y / D + 1)^3`` is not free
+of scale: of the means as they are (3) its cube makes the figure a matter of a few pictures."""
 _TF_EPSILON = 1e-3
 
 
@@ -40,7 +43,7 @@ class FeatureNetwork(Protocol):
 
 
 class EffnetLite0:
-    """EfficientNet-lite0 as published: features are the means over its last level (320), then its 1000 classes.
+    """EfficientNet-lite0 as published, with 320 features (a quarter of its last level's means) and its 1000 classes.
 
     Pictures of any size are scaled to 224 x 224 (bilinear, averaged where they shrink). They are looked at one by one,
     so what is found does not depend on which are looked at together.
@@ -85,7 +88,7 @@ class EffnetLite0:
         levels = self._backbone(_scaled(picture).to(self.device))
         last = levels[-1]
         head = F.relu6(F.conv2d(last, *self._head)).mean((2, 3))
-        look = Look(_array(last.mean((2, 3))), _array(F.linear(head, *self._classes)))
+        look = Look(_array(last.mean((2, 3)) * FEATURE_SCALE), _array(F.linear(head, *self._classes)))
         return look, _array(levels[CONTENT_LEVEL - 1])
 
 

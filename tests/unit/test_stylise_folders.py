@@ -129,8 +129,6 @@ def test_a_folder_that_can_not_be_written_ends_it(photos: Path, monkeypatch: pyt
         drawn(photos)
     job = Job(model=KitModel(name="kit"), source=str(photos), out="out")
     row = folders.Drawer(job)({"name": b"a.png", "target": b"a.png"})
-        {"name": b"a.png", "target": b"a"}
-    )
     assert row["fatal"] == EnvironmentProblem.__name__
     assert "have room" in row["problem"]
 
