@@ -65,33 +65,28 @@ class MethodConfig:
 class Optimises:
     """Draws photos one by one, each towards a style picture of its own.
 
-    A photo's style picture goes by its number among the test photos, so it does not depend on who draws it, or when.
+    A photo's pixels choose its style picture, so it does not depend on who draws it, when, or with what others.
     """
 
-    def __init__(self, config: MethodConfig, photos: ShardReader, styles: ShardReader, backbone: Perceptual) -> None:
-        """Learn the numbers of the photos.
+    def __init__(self, config: MethodConfig, styles: ShardReader, backbone: Perceptual) -> None:
+        """Learn which style pictures there are.
 
         Args:
             config: what is done.
-            photos: of which those of split test have numbers; any other photo has the first one's.
             styles: of which those of split train are given.
             backbone: on the device where it is to compute.
 
         Raises:
-            ClipError: there is no style picture, or photos can't be read.
+            ClipError: there is no style picture.
         """
         from pipelines.evaluate_style_work import places_of
 
-        self.config, self.backbone = config, backbone
+        self.config, self.backbone, self._reader = config, backbone, styles
         self.device = next(backbone.parameters()).device
-        places = places_of(styles.clips("train"))
-        if not places:
+        self._places = places_of(styles.clips("train"))
+        if not self._places:
             fix = "Lower datasets.<name>.test_share"
             raise ClipError(must(str(styles.folder), "hold a picture of split train", "none", fix))
-        tests = places_of(photos.clips("test"))
-        self._numbers = {_digest(_read(photos, place)): number for number, place in enumerate(tests)}
-        self._styles = [places[place] for place in spread_over(len(places), max(len(tests), 1))]
-        self._reader = styles
 
     def stylise(self, pictures: np.ndarray) -> np.ndarray:
         """Drawings of photos: uint8 (N, H, W, 3) -> float32 (N, H, W, 3) in [0, 1]."""
@@ -101,7 +96,8 @@ class Optimises:
 
     def style_of(self, photo: np.ndarray) -> np.ndarray:
         """The style picture of a photo, both uint8 (H, W, 3)."""
-        return _read(self._reader, self._styles[self._numbers.get(_digest(photo), 0)])
+        chosen = int.from_bytes(hashlib.sha256(photo.tobytes()).digest()[:8], "big") % len(self._places)
+        return _read(self._reader, self._places[chosen])
 
     def _drawn(self, photo: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -116,33 +112,25 @@ class Optimises:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].to(self.device).float() / 255
 
 
-def open_method(config: MethodConfig, *, photos: Path, styles: Path, weights: Path) -> Any:
+def open_method(config: MethodConfig, *, styles: Path, weights: Path) -> Any:
     """What opens a method in whatever process draws; an `OpenEngine`.
 
     Args:
         config: of the method.
-        photos: folder of the photos' shards.
-        styles: of the style pictures'.
+        styles: folder of the style pictures' shards.
         weights: folder of pretrained files.
     """
-    return functools.partial(_open, config, str(photos.absolute()), str(styles.absolute()), str(weights.absolute()))
+    return functools.partial(_open, config, str(styles.absolute()), str(weights.absolute()))
 
 
-def spread_over(count: int, wanted: int) -> list[int]:
-    """``wanted`` places out of ``count``, evenly spread, again from the start where there are too few."""
-    if wanted >= count:
-        return [place % count for place in range(wanted)]
-    return [place * count // wanted for place in range(wanted)]
-
-
-def _open(config: MethodConfig, photos: str, styles: str, weights: str, _folder: Path, device: Device) -> Optimises:
+def _open(config: MethodConfig, styles: str, weights: str, _folder: Path, device: Device) -> Optimises:
     from models.perceptual import VGG19_FILE, build_perceptual
     from pipelines.engines import pick_device
     from training.shard_reader import ShardReader
 
     file = Path(weights) / VGG19_FILE.name if config.backbone == "vgg19" else None
     backbone = build_perceptual(config.backbone, file).to(pick_device(device)).requires_grad_(False)
-    return Optimises(config, ShardReader(photos), ShardReader(styles), backbone)
+    return Optimises(config, ShardReader(styles), backbone)
 
 
 def _method(config: MethodConfig) -> Any:
@@ -171,7 +159,3 @@ def _read(reader: ShardReader, place: Place) -> np.ndarray:
 
     clips: Mapping[str, Any] = {clip.id: clip for clip in reader.clips()}
     return np.asarray(reader.frames(clips[place.clip], [place.position])[0])
-
-
-def _digest(picture: np.ndarray) -> bytes:
-    return hashlib.sha256(picture.tobytes()).digest()

@@ -20,7 +20,7 @@ from pipelines import evaluate_methods, judging
 from pipelines.image_cost import LiveBytes, image_cost
 from pipelines.params_papers import method_named
 from pipelines.stage import Paths
-from pipelines.style_methods import MethodConfig, Optimises, open_method, spread_over
+from pipelines.style_methods import MethodConfig, Optimises, open_method
 from training.shard_reader import ShardReader
 
 NAME = "vgg-on-photos"
@@ -50,12 +50,13 @@ def project(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths:
 
 
 @pytest.fixture(scope="module")
-def readers(project: Paths) -> tuple[ShardReader, ShardReader]:
-    return ShardReader(project.shards("photos")), ShardReader(project.shards("paintings"))
+def paintings(project: Paths) -> ShardReader:
+    return ShardReader(project.shards("paintings"))
 
 
-def frames(reader: ShardReader) -> list[np.ndarray]:
-    return [np.asarray(reader.frames(clip, [0])[0]) for clip in reader.clips()]
+@pytest.fixture(scope="module")
+def photos(samples: Path) -> np.ndarray:
+    return pictures(samples / "photos", 4)
 
 
 def params(config: MethodConfig = CONFIG) -> Any:
@@ -64,48 +65,41 @@ def params(config: MethodConfig = CONFIG) -> Any:
     return SimpleNamespace(papers={"one": paper}, evaluation=OPTIONS, cluster=None)
 
 
-def test_a_photo_is_given_the_style_picture_of_its_number(readers: tuple[ShardReader, ShardReader]) -> None:
-    photos, styles = (frames(reader) for reader in readers)
-    method = Optimises(CONFIG, *readers, Levels())
-    given = [method.style_of(photo) for photo in photos]
-    for place in range(3):  # of split train: the first style picture is a test picture
-        assert np.array_equal(given[place], styles[1 + place])
-    assert np.array_equal(given[3], styles[1])  # not of split test: it has no number
-    assert np.array_equal(method.style_of(photos[2]), styles[3])  # whenever it is asked for
-
-
-def test_pictures_are_spread_over_the_photos() -> None:
-    assert spread_over(10, 3) == [0, 3, 6]
-    assert spread_over(3, 5) == [0, 1, 2, 0, 1]
-    assert spread_over(4, 4) == [0, 1, 2, 3]
+def test_a_photo_is_given_one_of_the_training_pictures_by_its_pixels(
+    paintings: ShardReader, photos: np.ndarray
+) -> None:
+    method = Optimises(CONFIG, paintings, Levels())
+    train = [np.asarray(paintings.frames(clip, [0])[0]).tobytes() for clip in paintings.clips("train")]
+    squares = [photo[top : top + 32, left : left + 32] for photo in photos for top in (0, 32) for left in (0, 32)]
+    given = [train.index(method.style_of(square).tobytes()) for square in squares]
+    assert set(given) == {0, 1, 2}
+    again = Optimises(CONFIG, paintings, Levels())
+    assert [train.index(again.style_of(square).tobytes()) for square in reversed(squares)] == given[::-1]
 
 
 @pytest.mark.parametrize("method", ["gatys", "wct"])
-def test_drawings_differ_from_photos_and_repeat(readers: tuple[ShardReader, ShardReader], method: Any) -> None:
-    config = MethodConfig(method=method, **DATA, steps=4, optimizer="adam")
-    photos = np.stack(frames(readers[0])[:2])
-    draws = Optimises(config, *readers, Levels())
-    made = draws.stylise(photos)
-    assert made.shape == photos.shape
+def test_drawings_differ_from_photos_and_repeat(paintings: ShardReader, photos: np.ndarray, method: Any) -> None:
+    config = MethodConfig(method=method, **DATA, steps=16, optimizer="adam")
+    draws = Optimises(config, paintings, Levels())
+    made = draws.stylise(photos[:2])
+    assert made.shape == photos[:2].shape
     assert made.dtype == np.float32
     assert 0 <= made.min() <= made.max() <= 1
-    assert np.abs(made - photos / 255).mean() > 1e-3
-    assert np.array_equal(draws.stylise(photos[1:])[0], made[1])  # alone as among others
+    assert np.abs(made - photos[:2] / 255).mean() > 1e-3
+    assert np.array_equal(draws.stylise(photos[1:2])[0], made[1])  # alone as among others
 
 
 def test_it_crosses_processes(project: Paths) -> None:
-    opener = open_method(
-        CONFIG, photos=project.shards("photos"), styles=project.shards("paintings"), weights=project.weights
-    )
+    opener = open_method(CONFIG, styles=project.shards("paintings"), weights=project.weights)
     draws = pickle.loads(pickle.dumps(opener))(Path("nowhere"), "cpu")
     assert draws.backbone.name == "effnet-lite0"
     assert not any(weight.requires_grad for weight in draws.backbone.parameters())
 
 
-def test_without_a_style_picture_to_give_it_says_so(project: Paths, samples: Path, tmp_path: Path) -> None:
+def test_without_a_style_picture_to_give_it_says_so(samples: Path, tmp_path: Path) -> None:
     make_shards(tmp_path / "none", pictures(samples / "paintings", 2), num_test=2)
     with pytest.raises(ClipError, match="must hold a picture of split train"):
-        Optimises(CONFIG, ShardReader(project.shards("photos")), ShardReader(tmp_path / "none"), Levels())
+        Optimises(CONFIG, ShardReader(tmp_path / "none"), Levels())
 
 
 def test_a_method_is_judged_like_a_trained_model(project: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +109,7 @@ def test_a_method_is_judged_like_a_trained_model(project: Paths, monkeypatch: py
     assert report.weights_sha256 == CONFIG.sha256
     written = json.loads(project.report("evaluate", NAME).read_text())
     assert written["num_photos"] == 3
+    assert written["squares"] == 1
     assert set(written["made"]) >= {"fid/effnet-lite0", "kid/effnet-lite0", "content/effnet-lite0", "detail"}
     assert written["made"]["content/effnet-lite0"]["value"] > 0
     assert written["image_cost"]["size_px"] == 64
