@@ -34,7 +34,7 @@ class Sheet:
         from onnxscript import ir
 
         tensor = ir.tensor(value.detach().float().cpu().contiguous().numpy(), name=name)
-        made = ir.val(name, dtype=tensor.dtype, shape=tensor.shape)
+        made = ir.val(name, dtype=tensor.dtype, shape=ir.Shape(value.shape))
         made.const_value = tensor
         self.weights.append(made)
         return made

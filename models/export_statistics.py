@@ -32,7 +32,8 @@ class Switch:
 def switch(sheet: Sheet, given: ir.Value, part: ir.Value) -> Switch:
     """What a graph's inputs ``given`` and ``part`` say."""
     chosen = {name: sheet.op("Equal", part, sheet.ints(place)) for place, name in enumerate(PARTS)}
-    return Switch(given, *(sheet.op("Squeeze", chosen[name]) for name in ("given", "measure")))
+    is_given, is_pooled = (sheet.op("Squeeze", chosen[name]) for name in ("given", "measure"))
+    return Switch(given, is_given, is_pooled)
 
 
 def normalised(sheet: Sheet, name: str, norm: SampleNorm, x: ir.Value, by: Switch) -> ir.Value:

@@ -82,7 +82,7 @@ def export_style(
     drawing = sheet.op("Div", sheet.op("Add", sheet.op("Tanh", x), one), two)
     statistics = sheet.op("Concat", *by.used, axis=2)
     for value, port in ((drawing, photo), (statistics, given)):
-        value.dtype, value.shape = port.dtype, port.shape
+        value.dtype, value.shape = ir.DataType.FLOAT, port.shape
     drawing.name, statistics.name = "drawing", "statistics"
     graph = ir.Graph(
         [photo, given, part],

@@ -297,7 +297,7 @@ def from_version(uri: str, store: Store, *, device: Device = "auto") -> tuple[st
         CheckpointError: its graph can't be opened.
         EnvironmentProblem: ``cuda`` is asked for where ONNX Runtime has none.
     """
-    providers = _providers(device)
+    providers = providers_of(device)
     version = registry.find(uri, store)
     if family_of(version.tags) != "motion":
         got, fix = "a stylising one", f"Use it so: inkmotion stylise --model {uri}"
@@ -312,7 +312,7 @@ def from_version(uri: str, store: Store, *, device: Device = "auto") -> tuple[st
     return version.uri, session
 
 
-def _providers(device: Device) -> list[str] | None:
+def providers_of(device: Device) -> list[str] | None:
     """ONNX Runtime's providers; None leaves the choice to the session."""
     import onnxruntime
 

@@ -54,7 +54,7 @@ def open_trained(folder: Path, device: Device) -> Stylises:
         CheckpointError: it can't be opened.
         EnvironmentProblem: the device can't be used.
     """
-    from pipelines.style_engines import from_checkpoint  # type: ignore[import-not-found]
+    from pipelines.style_engines import from_checkpoint
 
     engine: Stylises = from_checkpoint(folder, device=device)[0]
     return engine

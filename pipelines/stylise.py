@@ -13,7 +13,7 @@ from pipelines import stylise_photo, stylise_video
 from pipelines.params import ClusterConfig, Params
 from pipelines.processes import term_as_exit
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report
-from pipelines.stylise_folder import FolderReport, Job, stylise_folder
+from pipelines.stylise_folder import REPORT_NAME, FolderReport, Job, stylise_folder
 from pipelines.stylise_models import ModelSource, StyleEngine, of_experiment, open_model
 from pipelines.stylise_photo import MAX_PIXELS
 from pipelines.stylise_plan import Kind, Source, look, plan
@@ -255,6 +255,8 @@ def _shown(
     """Draw for a page, into a folder."""
     if source.kind == "folder":
         made = stylise_folder(_job(model, source.path, folder / "drawings", options), cluster=cluster)
+        for beside in (folder / "drawings").glob(f"*{REPORT_NAME}*"):  # told in the stage's own report
+            beside.unlink()
         write_strip(folder / "strip.png", first_pairs(source.path, folder / "drawings"))
         return made
     draw = _photo if source.kind == "photo" else _video

@@ -54,10 +54,10 @@ class ModelSource:
         return self._of_graph() if self.graph else self._of_checkpoint()
 
     def _of_graph(self) -> StyleEngine:
-        from pipelines.engines import _providers
-        from pipelines.served.style import StyleSession  # type: ignore[import-not-found,unused-ignore]
+        from pipelines.engines import providers_of
+        from pipelines.served.style import StyleSession
 
-        providers = _providers(self.device)
+        providers = providers_of(self.device)
         with tempfile.TemporaryDirectory(prefix="inkmotion-version-") as scratch:
             path = Path(scratch) / "model.onnx"
             path.write_bytes(self.graph)
@@ -69,7 +69,7 @@ class ModelSource:
         return session
 
     def _of_checkpoint(self) -> StyleEngine:
-        from pipelines.style_engines import from_checkpoint  # type: ignore[import-not-found,unused-ignore]
+        from pipelines.style_engines import from_checkpoint
 
         engine: StyleEngine = from_checkpoint(Path(self.checkpoint), device=self.device)[0]
         return engine

@@ -24,7 +24,7 @@ SUFFIXES = (".mp4", ".gif", ".webp")
 COMPARED_FRAMES = 24
 """Of a steady video that are also drawn each alone, to tell what steadiness gains and costs."""
 STILLS = 4
-_AT_ONCE_PIXELS, _MOST_AT_ONCE = 1_000_000, 16
+_AT_ONCE_PIXELS, _MOST_AT_ONCE = 1 << 18, 16
 """Pixels and frames that the networks are given together."""
 _RAW_BYTES = 1 << 30
 """Of the frames of a GIF or WebP, which are all in memory while it is written."""

@@ -224,7 +224,7 @@ def using(network: nn.Module, statistics: Tensor) -> Iterator[None]:
     if statistics.ndim != 3 or statistics.shape[1:] != (2, wanted):
         fix = "Measure them with the same network"
         raise ShapeError(must("statistics", f"be (B, 2, {wanted})", tuple(statistics.shape), fix))
-    layers = statistics[..., None, None].split([norm.weight.numel() for norm in norms], 2)
+    layers = torch.split(statistics[..., None, None], [norm.weight.numel() for norm in norms], 2)
     try:
         for norm, layer in zip(norms, layers, strict=True):
             norm.given = Statistics(layer[:, 0], layer[:, 1])
@@ -241,7 +241,7 @@ def _over(pooled: bool) -> tuple[int, ...]:
 def _distances(x: Tensor, mean: Tensor, over: tuple[int, ...]) -> Tensor:
     """Mean of ``|x - mean|`` in each channel, (B, C), a few channels at a time, so that they stay in the cache."""
     few = max(1, _CACHED * x.shape[1] // max(1, x.numel())) if x.device.type == "cpu" and x.is_contiguous() else 0
-    parts = zip(x.split(few, 1), mean.split(few, 1), strict=True) if few else [(x, mean)]
+    parts = zip(torch.split(x, few, 1), torch.split(mean, few, 1), strict=True) if few else [(x, mean)]
     return torch.cat([(part - of).abs_().mean(over, keepdim=True).flatten(1) for part, of in parts], 1)
 
 

@@ -23,6 +23,7 @@ def bench(root: Path) -> dict[str, ModuleType]:
         sys.path[:] = before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["animeganv2", "lwcomicgan"])
 def test_every_way_draws_alike(bench: dict[str, ModuleType], network: str) -> None:
     stylise = bench["stylise"]

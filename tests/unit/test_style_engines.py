@@ -60,6 +60,7 @@ def test_an_engine_comes_out_of_a_checkpoint(
         from_checkpoint(tmp_path, device="cpu")
 
 
+@pytest.mark.slow
 def test_smaller_files_draw_nearly_the_same(network: StyleGenerator, tmp_path: Path) -> None:
     plain, pictures = tmp_path / "style.onnx", photos(2, 64)
     export_style(network, CONFIG, plain)

@@ -131,6 +131,8 @@ def test_a_stage_leaves_pictures_and_a_report(
         assert report.outputs == tuple(f"reports/stylise/wall/{name}" for name in sorted(made))
     with Image.open(paths.pictures("stylise", "wall") / "strip.png") as strip:
         assert strip.width == 2 * 64 + 8
+    if "drawings" in made:
+        assert [path.name for path in (paths.pictures("stylise", "wall") / "drawings").iterdir()] == ["photo.png"]
     if "wall.mp4" in made:
         assert probe(paths.pictures("stylise", "wall") / "wall.mp4").num_frames == 6
 

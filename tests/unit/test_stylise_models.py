@@ -12,7 +12,7 @@ import torch
 from stylise_kit import texture
 
 from models.errors import CheckpointError, EnvironmentProblem, ParamsError
-from models.export_style import export_style  # type: ignore[import-not-found,unused-ignore]
+from models.export_style import export_style
 from models.motion import networks as motion
 from models.style import networks as style
 from models.style.config import StyleConfig
