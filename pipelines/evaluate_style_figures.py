@@ -62,6 +62,8 @@ class Verdict:
     """Of the gain over subsets; both KIDs are taken on the same ones."""
     gain_deviations: float | None
     """``gain / gain_std``; None where that is 0."""
+    min_gain: float = MIN_GAIN
+    min_deviations: float = MIN_DEVIATIONS
     content: float
     content_ceiling: float = CONTENT_CEILING
     detail: float

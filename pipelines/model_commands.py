@@ -162,7 +162,7 @@ def list_models() -> None:
     from models.catalog import PUBLISHED
 
     for name, spec in presets.items():
-        typer.echo(f"{name:16} {spec.summary}")
+        typer.echo(f"{name:16} {spec.family:7} {spec.summary}")
     typer.echo("\nPublished settings (profiles.<profile>.published, experiments.<name>.published):")
     for name, kinds in PUBLISHED.items():
         typer.echo(f"{name:16} {', '.join(kinds)}")

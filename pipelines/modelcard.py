@@ -11,7 +11,7 @@ import jinja2
 
 from models.families import Family
 from pipelines.carried import family_of
-from pipelines.report_style import FigureView, claims, figures
+from pipelines.report_style import FigureView, claims, counted, figures
 
 TEMPLATES = Path(__file__).parent / "templates"
 CARDS: Mapping[Family, str] = {"motion": "model_card.md.j2", "style": "style_card.md.j2"}
@@ -50,8 +50,13 @@ def model_card(name: str, *, tags: Mapping[str, str], evaluation: Mapping[str, A
     """
     source = (TEMPLATES / CARDS[family_of(tags)]).read_text(encoding="utf-8")
     template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    more = {"variants": variants(tags), "rows": rows(evaluation), "claims": claims(_verdict(evaluation))}
-    return str(template.render(name=name, tags=tags, evaluation=evaluation, size=evaluation["size_px"], **more))
+    drawn: dict[str, Any] = {
+        "rows": rows(evaluation),
+        "claims": claims(_verdict(evaluation)),
+        "counted": counted(evaluation),
+        "variants": variants(tags),
+    }
+    return str(template.render(name=name, tags=tags, evaluation=evaluation, size=evaluation["size_px"], **drawn))
 
 
 def variants(tags: Mapping[str, str]) -> tuple[VariantView, ...]:

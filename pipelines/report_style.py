@@ -71,8 +71,8 @@ class StyleResultView:
     figures: tuple[FigureView, ...]
     absent: tuple[tuple[str, str], ...]
     """(metrics, why there is no figure)."""
-    num_photos: int
-    num_style_pictures: int
+    counted: str
+    """How many photos and style pictures, in words."""
     strips: tuple[Picture, ...]
     bars: Picture | None
     networks: tuple[tuple[str, str, str], ...]
@@ -123,8 +123,7 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> StyleR
         claims=claims(verdict),
         figures=figures(report),
         absent=absent(report),
-        num_photos=size(report.get("num_photos")),
-        num_style_pictures=size(report.get("num_style_pictures")),
+        counted=counted(report),
         strips=tuple(picture for picture in pictures if picture is not None),
         bars=embed(folder / "distances.png", alt=f"Distances of drawings and photos from the style, {name}"),
         networks=tuple(
@@ -137,6 +136,15 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> StyleR
         device=str(report.get("device") or ""),
         sums=tuple((what, str(report.get(key) or "-")[:16]) for what, key in hashes),
     )
+
+
+def counted(report: Report) -> str:
+    """How many photos and style pictures were judged, whole or in squares, in words."""
+    photos, styles = size(report.get("num_photos")), size(report.get("num_style_pictures"))
+    each = max(size(report.get("squares")), 1) ** 2
+    if each == 1:
+        return f"{photos:,} test photos, {styles:,} style pictures"
+    return f"{photos:,} squares of test photos, {styles:,} of style pictures, {each} of each"
 
 
 def _verdict(verdict: Report) -> str:
@@ -186,7 +194,9 @@ def nearness(verdict: Report) -> str:
     if deviations is not None:
         words += f", by {abs(deviations):,.1f} standard deviations"
     asked, least = number(verdict.get("min_gain")), number(verdict.get("min_deviations"))
-    return words if asked is None or least is None else f"{words}; {_percent(asked)} and {_plain(least)} are asked for"
+    if asked is None or least is None:
+        return words
+    return f"{words}; {_percent(asked)} less by {_plain(least)} is asked for"
 
 
 def figures(report: Report) -> tuple[FigureView, ...]:

@@ -13,6 +13,8 @@ from training.validation import COPY_L1, L1
 
 Backend = Literal["ray", "local"]
 TOTAL = "loss/total"
+KEPT = ("loss/", "figure/", "validation/")
+"""What the names of the table's columns begin with."""
 FIGURES = (
     "steps",
     "images_seen",
@@ -172,8 +174,8 @@ def _parameters(job: TrainJob) -> dict[str, int]:
 
 
 def losses_csv(curves: Curves) -> str:
-    """A row per step: every loss, their sum, and the validation where there was one."""
-    names = sorted({name for _, values in curves for name in values if name.startswith(("loss/", "validation/"))})
+    """A row per step: every loss, their sum, figures beside them, and the validation where there was one."""
+    names = sorted({name for _, values in curves for name in values if name.startswith(KEPT)})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", TOTAL, *names])

@@ -102,6 +102,7 @@ def style_evaluation(**changes: Any) -> dict[str, Any]:
         },
         "verdict": verdict,
         "num_photos": 9,
+        "squares": 1,
         "num_style_pictures": 15,
         "size_px": 64,
         "judges": [{"name": "effnet-lite0", "what": "EfficientNet-lite0 at 224 px", "sha256": {"a.pth": "ab" * 32}}],

@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.ema import MovingAverage
 from training.feed import PairBatch
 from training.optim import clip
-from training.phases import Batch, Phase, Recipe, distribute
+from training.phases import Batch, Phase, PhaseOutput, Recipe, distribute
 from training.progress import Progress, memory_mb
 from training.state import TrainState
 from training.world import World
@@ -42,7 +42,8 @@ class Trainer:
         """Take one step.
 
         Returns:
-            ``loss/<phase>/<term>``, weighted, means over the ranks, and ``grad_norm/<phase>``; equal on all ranks.
+            ``loss/<phase>/<term>``, weighted, and ``figure/<phase>/<name>``, means over the ranks, and
+            ``grad_norm/<phase>``; equal on all ranks.
 
         Raises:
             TrainingError: a loss or gradient is not finite; the weights are as before the phase's update. Raised on
@@ -63,7 +64,7 @@ class Trainer:
     def _run(self, phase: Phase, module: nn.Module, batch: Batch, carry: dict[str, Tensor]) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
         output = module(batch, carry)
-        values = self._agreed(phase, {**output.losses, **output.figures})
+        values = self._agreed(phase, output)
         torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
         trained = [parameter for group in phase.optimizer.param_groups for parameter in group["params"]]
         norm = clip(trained, phase.max_grad_norm)
@@ -74,8 +75,9 @@ class Trainer:
         carry.update(output.carry)
         return {**values, f"grad_norm/{phase.name}": norm}
 
-    def _agreed(self, phase: Phase, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    def _agreed(self, phase: Phase, output: PhaseOutput) -> dict[str, float]:
         """Means over the ranks; every rank sees every other's numbers, so all stop or none."""
+        losses = {**output.losses, **output.figures}
         everyone = self.world.gather(torch.stack([loss.detach() for loss in losses.values()]).tolist())
         wrong = np.argwhere(~np.isfinite(everyone))
         if len(wrong):
@@ -89,7 +91,8 @@ class Trainer:
                 rule = f"stay within {limit:g}: the critic has diverged"
                 fix = "Lower the learning rates, or raise the penalty; the last checkpoint is sound"
                 raise TrainingError(must(where, rule, f"{means[term]:.4g}", fix))
-        return {f"loss/{phase.name}/{term}": mean for term, mean in means.items()}
+        kinds = {term: "loss" if term in output.losses else "figure" for term in means}
+        return {f"{kinds[term]}/{phase.name}/{term}": mean for term, mean in means.items()}
 
     def judged(self) -> dict[str, nn.Module]:
         """The networks to evaluate: the moving average, or else the networks themselves, put into eval mode."""
@@ -281,7 +284,9 @@ class Loop:
             samples_per_s=self.train.batch_size / step_s if step_s > 0 else 0.0,
             data_wait_share=min(1.0, share),
             memory_mb=memory_mb(self.world.device),
-            losses={name: value for name, value in values.items() if name.startswith(("loss/", "validation/"))},
+            losses={
+                name: value for name, value in values.items() if name.startswith(("loss/", "figure/", "validation/"))
+            },
             num_workers=self.world.size,
             attempt=self.outside.attempt,
         )

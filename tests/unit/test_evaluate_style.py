@@ -34,7 +34,9 @@ class Colours:
     def look_with_content(self, picture: np.ndarray) -> tuple[Look, np.ndarray]:
         values = picture.reshape(-1, 3).astype(np.float32) / 255
         side = picture.shape[0] // 8
-        content = picture.reshape(8, side, 8, side, 3).mean((1, 3), dtype=np.float64).transpose(2, 0, 1).astype(np.float32)
+        content = (
+            picture.reshape(8, side, 8, side, 3).mean((1, 3), dtype=np.float64).transpose(2, 0, 1).astype(np.float32)
+        )
         return Look(np.concatenate([values.mean(0), values.std(0)]) * 4, values.mean(0)), content
 
 

@@ -52,6 +52,7 @@ def test_the_card_of_a_model_that_draws_is_complete() -> None:
         assert wanted in card, wanted
     for wanted in ("float32 (N, H, W, 3) in [0, 1]", "64 px", "`paintings`", "MIT", "few sample"):
         assert wanted in card, wanted
+    assert "9 test photos, 15 style pictures (split rule: source)" in card
     assert "| KID (effnet-lite0) | 0.0412 ± 0.0031 | 0.0655 ± 0.0031 |" in card
     assert "**yes** (KID 0.0412, that of the untouched photos 0.0655: 37% less" in card
     assert "`fp16` (weights as 16 bit floats): 5.6 MB, difference 0.10\n" in card

@@ -15,7 +15,7 @@ from report_kit import figure, fill_style, fill_stylisation, page_of, put, style
 from pipelines import plots, report, report_training
 from pipelines.params import Params, load
 from pipelines.report_data import Reports, family_of, read_curves, read_reports
-from pipelines.report_style import claims, figures, nearness, results, stylisations
+from pipelines.report_style import claims, counted, figures, nearness, results, stylisations
 from pipelines.report_training import critic_pictures, facts, loss_picture, validation_picture
 from pipelines.stage import Paths
 
@@ -65,7 +65,7 @@ def test_figures_stand_beside_those_of_untouched_photos_and_the_verdict_is_in_wo
     assert "content distance 0.52, at most 0.8 is asked for." in full_page
     assert "91% of the photos&#39; detail, 40% is asked for." in full_page
     assert "Without a figure: kid/inception, fid/inception (put the file of Inception&#39;s weights" in full_page
-    assert "9 test photos (split by source)" in full_page
+    assert "9 test photos, 15 style pictures (split by source)" in full_page
     assert "photos as paintings" in full_page
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_fails_is_told_by_what(params: Params, paths: Paths) -> Non
         ({"kid_made": 0.1}, ""),
         ({"kid_made": 0.01, "kid_untouched": -0.002, "gain_share": None}, "the photos are in the style already"),
         ({"kid_made": 0.5, "kid_untouched": 1.0, "gain_share": 0.5, "gain_deviations": None}, "1.00: 50% less"),
-        (changed(min_gain=0.1, min_deviations=2.0), "deviations; 10% and 2 are asked for"),
+        (changed(min_gain=0.1, min_deviations=2.0), "deviations; 10% less by 2 is asked for"),
     ],
 )
 def test_nearness_in_words(verdict: dict[str, Any], words: str) -> None:
@@ -118,6 +118,11 @@ def test_parts_of_a_verdict_that_are_not_told_are_left_out() -> None:
     assert [claim.held for claim in claims(changed(keeps_content=False))] == [True, False, True]
     assert [claim.what for claim in claims(changed(nearer="yes", content=None))] == ["Is not blurred"]
     assert claims({}) == ()
+
+
+def test_pictures_that_are_judged_in_squares_are_counted_so() -> None:
+    report = style_evaluation(num_photos=36, num_style_pictures=60, squares=2)
+    assert counted(report) == "36 squares of test photos, 60 of style pictures, 4 of each"
 
 
 def test_figures_are_ordered_and_have_equally_many_decimals() -> None:
@@ -264,7 +269,7 @@ def test_what_has_not_run_is_named(params: Params, paths: Paths) -> None:
     assert "No drawing has been made yet." in text
     assert "Nothing has been evaluated yet." in text
     [result] = results(params, paths, read_reports(paths))
-    assert (result.verdict, result.figures, result.num_photos) == ("", (), 0)
+    assert (result.verdict, result.figures) == ("", ())
 
 
 def test_commands_and_code_fit_the_family_of_each_version(all_params: Params, paths: Paths) -> None:

@@ -63,7 +63,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def terms(values: dict[str, float]) -> set[str]:
-    return {key.removeprefix("loss/") for key in values if key.startswith("loss/")}
+    return {key.partition("/")[2] for key in values if key.startswith(("loss/", "figure/"))}
 
 
 def test_a_step_trains_generator_and_critic_with_every_term() -> None:
@@ -76,12 +76,12 @@ def test_a_step_trains_generator_and_critic_with_every_term() -> None:
     }
     assert not same(before[0], weights(made, "generator"))
     assert not same(before[1], weights(made, "critic"))
-    assert values["loss/penalty/penalty"] == pytest.approx(10 * values["loss/penalty/slope"])
+    assert values["loss/penalty/penalty"] == pytest.approx(10 * values["figure/penalty/slope"])
 
 
 def test_the_penalty_is_not_multiplied_with_the_adversarial_weight() -> None:
     values = trainer(adversarial=350.0).step(batch(0))
-    assert values["loss/penalty/penalty"] == pytest.approx(10 * values["loss/penalty/slope"])
+    assert values["loss/penalty/penalty"] == pytest.approx(10 * values["figure/penalty/slope"])
 
 
 def test_the_generator_comes_every_few_steps_and_the_penalty_lazily() -> None:
@@ -124,7 +124,7 @@ def test_the_critic_learns_to_tell_both_apart() -> None:
     made = trainer(critic_steps=1000, adversarial=100.0)
     pairs = batch(0)
     style = torch.full_like(pairs.driving, 230)
-    distances = [made.step(PairBatch(pairs.source, style, pairs.items))["loss/critic/wasserstein"] for _ in range(25)]
+    distances = [made.step(PairBatch(pairs.source, style, pairs.items))["figure/critic/wasserstein"] for _ in range(25)]
     assert distances[-1] > distances[0] + 0.05
 
 
