@@ -42,16 +42,20 @@ class MethodConfig:
     """Of the photo's pixels; null: the method's own. In tens of steps ``adam`` gets farther."""
     style_weight: float | None = None
     """Of ``gatys``; null: its own."""
+    total_variation: float | None = None
+    """Likewise; against the checkered noise that optimised pictures have."""
     strength: float | None = None
     """Of ``wct``, 0 to 1; null: its own."""
 
     def __post_init__(self) -> None:
-        steps, weight, strength = self.steps, self.style_weight, self.strength
+        steps, weight, strength, noise = self.steps, self.style_weight, self.strength, self.total_variation
         least = 1 if self.method == "gatys" else WCT_LEVELS
         check(
             (steps is None or steps >= least, "steps", steps, f"be {least} or more, or null"),
             (weight is None or weight >= 0, "style_weight", weight, "be 0 or more, or null"),
             (weight is None or self.method == "gatys", "style_weight", weight, "be null: gatys alone has it"),
+            (noise is None or noise >= 0, "total_variation", noise, "be 0 or more, or null"),
+            (noise is None or self.method == "gatys", "total_variation", noise, "be null: gatys alone has it"),
             (strength is None or 0 <= strength <= 1, "strength", strength, "lie in 0 to 1, or be null"),
             (strength is None or self.method == "wct", "strength", strength, "be null: wct alone has it"),
         )
@@ -139,7 +143,7 @@ def _method(config: MethodConfig) -> Any:
     if config.method == "gatys":
         from models.style.gatys import GatysConfig, optimise
 
-        keys |= {"steps": config.steps, "style_weight": config.style_weight}
+        keys |= {key: getattr(config, key) for key in ("steps", "style_weight", "total_variation")}
         return functools.partial(optimise, config=GatysConfig(**_set(keys)))
     from models.style.wct import WctConfig, transfer
 

@@ -134,6 +134,8 @@ def test_an_unknown_method_is_told() -> None:
         ({"method": "wct", "steps": 3}, "steps must be 4 or more"),
         ({"strength": 0.5}, "strength must be null: wct alone has it"),
         ({"method": "wct", "style_weight": 1.0}, "style_weight must be null: gatys alone has it"),
+        ({"method": "wct", "total_variation": 1.0}, "total_variation must be null: gatys alone has it"),
+        ({"total_variation": -1.0}, "total_variation must be 0 or more"),
         ({"method": "wct", "strength": 2.0}, "strength must lie in 0 to 1"),
     ],
 )
