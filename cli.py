@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -339,6 +339,7 @@ def stylise(
         int | None, typer.Option(min=1, help="Processes that share a folder; 1: this one alone; else as many as pay.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw a folder's photos again that are done.")] = False,
+    variant: Annotated[str, typer.Option(help="Of the model version: fp16 or int8, smaller files.")] = "",
     stage: Annotated[str | None, typer.Option(help="Make this stylisation of params.yaml instead.")] = None,
 ) -> None:
     """Make drawings of a photo, a folder of photos or a video.
@@ -355,6 +356,8 @@ def stylise(
         return show(stylising.run(stage, *settings()))
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"must be auto, cpu or cuda; got {device}.", param_hint="--device")
+    if variant not in ("", "fp16", "int8"):
+        raise typer.BadParameter(f"must be fp16 or int8; got {variant}.", param_hint="--variant")
     if source is None or out is None:
         raise typer.BadParameter("--in and --out must be given (and --model or --checkpoint).")
     options = stylising.StyliseOptions(
@@ -368,7 +371,8 @@ def stylise(
     )
     stylising.plan(source, out, max_pixels=max_pixels)
     params, paths = store()
-    chosen = stylising.open_model(params, paths, model=model, checkpoint=checkpoint, device=device)  # type: ignore[arg-type]
+    choice: Any = {"model": model, "checkpoint": checkpoint, "device": device, "variant": variant}
+    chosen = stylising.open_model(params, paths, **choice)
     made = stylising.stylise(chosen, source, out, options=options, cluster=params.cluster if params else None)
     show(made)
     raise typer.Exit(1 if getattr(made, "num_failed", 0) else 0)

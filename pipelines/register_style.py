@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from models.export_style import export_style
 
+from models.export_style import export_style
 from models.style.config import StyleConfig
 from pipelines.register import Graph
 from pipelines.served.style import StyleSession
@@ -15,7 +15,7 @@ from pipelines.style_variants import variants
 from training.shard_reader import ShardReader
 
 CHECKED_PHOTOS = 4
-CALIBRATION_PHOTOS = 16
+CALIBRATION_PHOTOS = 6
 
 
 def export(trained: Path, reader: ShardReader, folder: Path, opset: int) -> Graph:
@@ -34,7 +34,8 @@ def export(trained: Path, reader: ShardReader, folder: Path, opset: int) -> Grap
     photos = _photos(reader, CHECKED_PHOTOS)
     difference = float(np.abs(engine.stylise(photos) - StyleSession(onnx).stylise(photos)).max())
     made = variants(onnx, folder, _photos(reader, CALIBRATION_PHOTOS, calibration=True))
-    return Graph(onnx=onnx, difference=difference, variants=tuple(made))
+    reduced = tuple(variant for variant in made if variant.path != onnx)
+    return Graph(onnx=onnx, difference=difference, variants=reduced)
 
 
 def _photos(reader: ShardReader, count: int, *, calibration: bool = False) -> np.ndarray:

@@ -39,7 +39,7 @@ def variants(onnx: Path, folder: Path, calibration: Array) -> list[Variant]:
 
     Args:
         onnx: of `models.export_style.export_style`, in 32 bits.
-        folder: where ``fp16.onnx`` and ``int8.onnx`` are written.
+        folder: where ``<stem>-fp16.onnx`` and ``<stem>-int8.onnx`` are written.
         calibration: pictures whose maps give the ranges of the 8 bits and by which files are compared, uint8
             (N, H, W, 3).
 
@@ -52,9 +52,9 @@ def variants(onnx: Path, folder: Path, calibration: Array) -> list[Variant]:
     checked(calibration)
     pictures = _middle(calibration)
     folder.mkdir(parents=True, exist_ok=True)
-    write_fp16(onnx, folder / "fp16.onnx")
-    write_int8(onnx, folder / "int8.onnx", pictures)
-    files = {"fp32": onnx, "fp16": folder / "fp16.onnx", "int8": folder / "int8.onnx"}
+    files = {"fp32": onnx, **{name: folder / f"{onnx.stem}-{name}.onnx" for name in ("fp16", "int8")}}
+    write_fp16(onnx, files["fp16"])
+    write_int8(onnx, files["int8"], pictures)
     wanted = StyleSession(onnx, providers=_CPU).stylise(pictures)
     return [_judged(name, path, pictures, wanted) for name, path in files.items()]
 

@@ -11,13 +11,15 @@ import numpy as np
 
 from models.errors import CheckpointError, ParamsError, Problem, must
 from pipelines import registry
+from pipelines.carried import family_of
 from pipelines.params import Params
 from pipelines.stage import Paths
 
 Device = Literal["auto", "cpu", "cuda"]
 Statistics = Any
 """Of an engine's normalisations: an array, or a sequence of arrays."""
-FAMILY_TAG, FAMILY = "family", "style"
+Variant = Literal["", "fp16", "int8"]
+"""Of a version's graph: with weights in 16 bits, with convolutions in 8; '': as it was trained."""
 
 
 class StyleEngine(Protocol):
@@ -75,20 +77,22 @@ class ModelSource:
         return engine
 
 
-def of_version(uri: str, params: Params | None, paths: Paths, *, device: Device = "auto") -> ModelSource:
-    """A registered model version; its graph is fetched here, once.
+def of_version(
+    uri: str, params: Params | None, paths: Paths, *, device: Device = "auto", variant: Variant = ""
+) -> ModelSource:
+    """A registered model version, or a reduced variant of its graph, which is fetched here, once.
 
     Raises:
         ParamsError: it moves pictures in place of drawing them.
-        TrackingError: no such version, one that is not of this project, or the registry is away.
+        TrackingError: no such version or variant, one that is not of this project, or the registry is away.
     """
     store = registry.store_of(params, paths)
     version = registry.find(uri, store)
-    if version.tags.get(FAMILY_TAG) != FAMILY:
+    if family_of(version.tags) != "style":
         raise _moves_pictures(version.uri)
     with tempfile.TemporaryDirectory(prefix="inkmotion-version-") as scratch:
-        graph = registry.onnx_of(registry.resolve(version.uri, store, target=Path(scratch))).read_bytes()
-    return ModelSource(name=version.uri, graph=graph, device=device)
+        graph = registry.onnx_of(registry.resolve(version.uri, store, target=Path(scratch)), variant).read_bytes()
+    return ModelSource(name=f"{version.uri} {variant}".strip(), graph=graph, device=device)
 
 
 def of_checkpoint(folder: Path, *, device: Device = "auto") -> ModelSource:
@@ -101,7 +105,7 @@ def of_checkpoint(folder: Path, *, device: Device = "auto") -> ModelSource:
     from models.catalog import MODELS
     from training.checkpoint import read_info
 
-    if MODELS[read_info(folder).preset].family != FAMILY:
+    if MODELS[read_info(folder).preset].family != "style":
         raise _moves_pictures(str(folder))
     return ModelSource(name=str(folder), checkpoint=str(folder.absolute()), device=device)
 
@@ -119,8 +123,14 @@ def of_experiment(experiment: str, params: Params, paths: Paths) -> ModelSource:
     return of_version(f"models:/{experiment}@{alias}", params, paths)
 
 
-def open_model(
-    params: Params | None, paths: Paths, *, model: str | None, checkpoint: Path | None, device: Device = "auto"
+def open_model(  # noqa: PLR0913 - the command line's options
+    params: Params | None,
+    paths: Paths,
+    *,
+    model: str | None,
+    checkpoint: Path | None,
+    device: Device = "auto",
+    variant: Variant = "",
 ) -> ModelSource:
     """What the command line names: a model version or a checkpoint.
 
@@ -130,6 +140,7 @@ def open_model(
         model: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/NAME``.
         checkpoint: a checkpoint's or exported model's folder.
         device: ``auto`` takes a GPU when there is one.
+        variant: of a version.
 
     Raises:
         ParamsError: neither or both are named, or what is named moves pictures.
@@ -140,8 +151,10 @@ def open_model(
         got = "neither" if model is None else "both"
         raise ParamsError([Problem("model and checkpoint", got, "be given one of the two (--model or --checkpoint)")])
     if model is not None:
-        return of_version(model, params, paths, device=device)
+        return of_version(model, params, paths, device=device, variant=variant)
     assert checkpoint is not None, "one of the two is given"
+    if variant:
+        raise ParamsError([Problem("--variant", variant, "be left out with --checkpoint: versions have variants")])
     return of_checkpoint(checkpoint, device=device)
 
 

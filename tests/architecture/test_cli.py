@@ -39,7 +39,7 @@ OPTIONS = {
     },
     "stylise": {
         *("--model", "--checkpoint", "--in", "--out", "--strength", "--temporal", "--max-frames", "--tile"),
-        *("--max-pixels", "--device", "--num-workers", "--overwrite", "--stage"),
+        *("--max-pixels", "--device", "--num-workers", "--overwrite", "--variant", "--stage"),
     },
     "report": set(),
     "promote": {"name"},
@@ -114,7 +114,7 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["animate", "--source", "a.png", "--driving", "b.mp4", "--out", "c.avi", "--model", "x"], 1, "end in .gif"),
         (["stylise", "--device", "tpu"], 2, "must be auto, cpu or cuda; got tpu"),
         (["stylise", "--out", "x.png"], 2, "--in and --out must be given"),
-        (["stylise", "--strength", "2"], 2, "Invalid value for '--strength'"),
+        (["stylise", "--strength", "2"], 2, "--strength"),
         (["stylise", "--stage", "palace", "--out", "x.png"], 2, "takes everything from params.yaml"),
         (["stylise", "--in", "nowhere.png", "--out", "x.png", "--model", "x"], 1, "nowhere.png must exist"),
         (["lineage", "nonsense"], 1, "models:/ URI"),

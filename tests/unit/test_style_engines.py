@@ -66,7 +66,7 @@ def test_smaller_files_draw_nearly_the_same(network: StyleGenerator, tmp_path: P
     export_style(network, CONFIG, plain)
     whole, half, eight = variants(plain, tmp_path / "small", pictures)
     assert [one.name for one in (whole, half, eight)] == ["fp32", "fp16", "int8"]
-    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["fp16.onnx", "int8.onnx"]
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["style-fp16.onnx", "style-int8.onnx"]
     assert whole.mean_difference == 0 < half.mean_difference < eight.mean_difference < 0.1
     assert half.num_bytes == half.path.stat().st_size < whole.num_bytes
     measured = StyleSession(plain).measure(pictures[0])

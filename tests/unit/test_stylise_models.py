@@ -43,8 +43,8 @@ def graph(trained: Path) -> bytes:
 
     generator = load_networks(trained)[0]["generator"]
     assert isinstance(generator, StyleGenerator)
-    export_style(generator, CONFIG, trained / "model.onnx")
-    return (trained / "model.onnx").read_bytes()
+    export_style(generator, CONFIG, trained / "style.onnx")
+    return (trained / "style.onnx").read_bytes()
 
 
 def test_a_version_and_its_checkpoint_draw_the_same(trained: Path, graph: bytes) -> None:
@@ -88,7 +88,7 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **tags: str) -> None:
     version = SimpleNamespace(uri="models:/ink/3", tags=tags, aliases=("candidate",))
-    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "style.onnx").write_bytes(b"graph")
     monkeypatch.setattr(registry, "find", lambda *_: version)
     monkeypatch.setattr(registry, "versions_of", lambda *_: [version])
     monkeypatch.setattr(registry, "resolve", lambda *_, **__: tmp_path)
