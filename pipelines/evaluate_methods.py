@@ -38,11 +38,6 @@ def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> 
         trained=paths.trained(name),
         weights_sha256=config.sha256,
     )
-    opener = open_method(
-        config,
-        photos=paths.shards(config.dataset),
-        styles=paths.shards(config.style_dataset),
-        weights=folder_of(paths),
-    )
+    opener = open_method(config, styles=paths.shards(config.style_dataset), weights=folder_of(paths))
     with only_writer(paths.report("evaluate", name)):
         return evaluate_style.judge(subject, params, paths, device=device, open_engine=opener)

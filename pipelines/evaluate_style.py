@@ -295,7 +295,7 @@ def _seen(results: Sequence[Examined], which: Sets, judges: Sequence[str]) -> di
 
 
 def _draw(folder: Path, sets: _Sets, reader: ShardReader, options: EvaluationConfig) -> tuple[str, ...]:
-    """The strips' names; the first strip's photos and drawings are written singly, too."""
+    """The strips' names; some of the photos and drawings are written singly, too."""
     shown = [one.arrays for one in sets.photos if "drawing" in one.arrays]
     styles = [sets.styles[place].place for place in np.random.default_rng(_STYLE_SEED).permutation(len(sets.styles))]
     clips, names = {clip.id: clip for clip in reader.clips()}, list[str]()
@@ -306,7 +306,8 @@ def _draw(folder: Path, sets: _Sets, reader: ShardReader, options: EvaluationCon
         names.append(f"strip-{number}.png")
         png = plots.strip([one["photo"] for one in part], [one["drawing"] for one in part], pictures)
         (folder / names[-1]).write_bytes(png)
-    for number, one in enumerate(shown[: options.strip_frames]):
+    for number, place in enumerate(strips.spread(len(shown), options.strip_frames)):
+        one = shown[place]
         for what in ("photo", "drawing"):
             Image.fromarray(one[what]).save(folder / f"{what}-{number}.png", optimize=True)
     return tuple(names)

@@ -48,9 +48,9 @@ class StyleEvaluateReport:
     """The same of the photos as they are: the score of doing nothing."""
     verdict: Verdict
     num_photos: int
+    """Of split test, all pictures that have figures."""
     squares: int
     """Along each side of a picture, each counted as one."""
-    """Of split test, all pictures that have figures."""
     num_style_pictures: int
     """Of all splits: the style is what all its pictures show, and more of them make a better estimate."""
     content_of_others: float

@@ -47,14 +47,15 @@ class ImageCost:
     device: str
 
 
-def image_cost(engine: Stylises, photo: np.ndarray, *, size_px: int = SIZE_PX) -> ImageCost:
+def image_cost(engine: Stylises, photo: np.ndarray, *, size_px: int | None = None) -> ImageCost:
     """Measure a drawing.
 
     Args:
         engine: draws.
         photo: uint8, (H, W, 3); scaled to a square of ``size_px``.
-        size_px: height and width of what is drawn.
+        size_px: height and width of what is drawn; None: `SIZE_PX`.
     """
+    size_px = size_px or SIZE_PX
     given = cv2.resize(photo, (size_px, size_px), interpolation=cv2.INTER_AREA)[None]
     device = torch.device(str(getattr(engine, "device", "cpu")))
     started_s = time.perf_counter()

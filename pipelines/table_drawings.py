@@ -15,7 +15,7 @@ from pipelines.table_config import IMAGE_COSTS, PARAMETERS
 from pipelines.table_figures import Block, Measure
 from pipelines.table_numbers import count, number
 
-JUDGED_ALIKE = ("data_sha256", "style_data_sha256", "size_px", "num_photos", "num_style_pictures")
+JUDGED_ALIKE = ("data_sha256", "style_data_sha256", "size_px", "squares", "num_photos", "num_style_pictures")
 """Of the evaluation; another number of photos: one could not be judged."""
 COST_ALIKE = ("image_cost.size_px", "image_cost.num_threads", "image_cost.device")
 """Likewise, where a column shows what a drawing costs."""
@@ -24,7 +24,8 @@ JUDGES = ("inception", "effnet-lite0")
 COST_KEYS = {"image_ms": ("seconds", 1000.0), "image_mb": ("memory_mb", 1.0)}
 """Column -> key of the report's ``image_cost``, and factor."""
 MAX_PHOTOS = 6
-_CELL_PX = 176
+_CELL_PX = 144
+_HEAD_LETTERS = 13
 
 
 def drawn(report: Mapping[str, Any], column: str) -> Measure:
@@ -122,12 +123,17 @@ def read_drawings(folders: Mapping[str, Path]) -> Drawings | None:
 
 def strip(drawings: Drawings) -> bytes:
     """A PNG: a row for each photo; the photo, then a column for each method."""
-    heads = ["photo", *drawings.by_row]
+    heads = ["photo", *(_head(label) for label in drawings.by_row)]
     rows = {
         str(place + 1): np.stack([photo, *(made[place] for made in drawings.by_row.values())])
         for place, photo in enumerate(drawings.photos)
     }
     return strip_png(rows, heads, cell_px=_CELL_PX)
+
+
+def _head(label: str) -> str:
+    """What fits over a picture: a label, or what follows its comma."""
+    return label if len(label) <= _HEAD_LETTERS else label.rpartition(", ")[2]
 
 
 def has_drawings(block: Block) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.families import Family
-from pipelines.table_config import BOUNDED, HIGHER, BlockConfig, TableConfig
+from pipelines.table_config import BOUNDED, DRAWN, HIGHER, BlockConfig, TableConfig
+from training.metrics.content import CONTENT_CEILING, DETAIL_FLOOR
 
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -92,6 +93,18 @@ class Line:
     cost: Cost | None
     """None: nothing was trained."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether drawings lost the content of their photos; False where no column shows it."""
+        mean = self.measures["content"].mean if "content" in self.measures else None
+        return mean is not None and mean > CONTENT_CEILING
+
+    @property
+    def is_blurred(self) -> bool:
+        """Likewise whether they lack their photos' detail."""
+        mean = self.measures["detail"].mean if "detail" in self.measures else None
+        return mean is not None and mean < DETAIL_FLOOR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -110,7 +123,9 @@ class Block:
     style_dataset: str | None = None
     """Whose pictures drawings are compared with."""
     judged_px: int | None = None
-    """Size of the photos that were drawn; the networks' may be another."""
+    """Size of the photos, which may be another than the networks'."""
+    squares: int = 1
+    """Along each side of a photo, each drawn by itself and counted as one."""
 
     @property
     def measured(self) -> tuple[Line, ...]:
@@ -128,12 +143,17 @@ class Block:
         return next((value for value in found if value is not None), None)
 
     def best(self, metric: str) -> Line | None:
-        """The line with the best mean, which is the lowest but for `HIGHER`; None where there is nothing to compare."""
+        """The line with the best mean, which is the lowest but for `HIGHER`.
+
+        None where there is nothing to compare. Drawings that lost their content, or are blurred, are best in nothing.
+        """
         lines = [line for line in self.measured if line.measures[metric].values]
         if metric in BOUNDED or len(lines) < 2:
             return None
+        if metric in DRAWN:
+            lines = [line for line in lines if not (line.is_lost or line.is_blurred)]
         choose = max if metric in HIGHER else min
-        return choose(lines, key=lambda line: line.measures[metric].mean or 0.0)
+        return choose(lines, key=lambda line: line.measures[metric].mean or 0.0) if lines else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ class _Reader:
             family="style",
             size_px=trained[0].model.size_px if trained else judged_px or 0,
             judged_px=judged_px,
+            squares=count(first.get("squares")) or 1,
             style_dataset=str(first.get("style_dataset", "-")),
             num_videos=count(first.get("num_photos")),
             perceptual_backbone=" and ".join(sorted(backbones)),

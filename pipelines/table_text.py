@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipelines.params import Params
 from pipelines.table_columns import COLUMNS, Column
-from pipelines.table_config import MEASURED_COSTS
+from pipelines.table_config import MEASURED_COSTS, PARAMETERS
+from pipelines.table_drawings import has_drawings
 from pipelines.table_figures import Block, Cost, Line, Measure, Table, is_noise
 from pipelines.table_words import NOISE, WORDS
 from training.metrics.content import CONTENT_CEILING, DETAIL_FLOOR
@@ -78,7 +79,8 @@ def markdown(
             parts += [aim(block)] if block.config.aim is not None else []
             parts += sayings(block)
             key = tuple(name for line in block.measured for name in line.experiments)
-            costs = [] if key in shown else _costs(block, setting)
+            counted = all(metric in PARAMETERS for metric in block.metrics)
+            costs = [] if key in shown or counted else _costs(block, setting)
             parts += [_grid(costs)] if len(costs) > 1 else []
             shown.add(key)
         if strips and table.name in strips:
@@ -118,27 +120,31 @@ def heading(block: Block) -> str:
         return on
     tested, number = WORDS[block.family].tested, block.num_videos
     videos = "" if number is None else f", {number} {tested}{'s' * (number != 1)}"
-    videos += f" of {block.judged_px} px" if block.judged_px is not None else ""
+    if block.judged_px is not None and number is not None:
+        side, cut = block.judged_px // block.squares, f"{number} squares of {tested}s"
+        videos = f", {cut if block.squares > 1 else videos[2:]}, {side} px"
     on += f" in the style of `{block.style_dataset}`" if block.style_dataset else ""
     return f"{on}, split by {block.split_rule}{videos}"
 
 
 def sayings(block: Block) -> list[str]:
     """Paragraphs of what the rows of a block that draw have in common, and who breaks the bounds."""
-    if block.family != "style":
+    if not has_drawings(block):
         return []
     said = []
     times = {line.cost.max_seconds for line in block.measured if line.cost is not None}
     untrained = [line.label for line in block.measured if line.cost is None]
     if len(times) == 1 and (seconds := times.pop()) is not None:
         others = f"; {' and '.join(untrained)} train nothing" if untrained else ""
-        said.append(f"Every trained row had the same time, {seconds:g} s, whatever number of steps that was{others}.")
+        said.append(
+            f"Every trained row was given the same time, {seconds:g} s, whatever number of steps that was{others}."
+        )
     if "content" in block.metrics:
-        found = [label for label, mean in _means(block, "content") if mean > CONTENT_CEILING]
-        said.append(f"Content above {CONTENT_CEILING:g}, lost: {', '.join(found) or 'no row'}.")
+        lost = [line.label for line in block.measured if line.is_lost]
+        said.append(f"Content above {CONTENT_CEILING:g}, lost: {'; '.join(lost) or 'no row'}.")
     if "detail" in block.metrics:
-        found = [label for label, mean in _means(block, "detail") if mean < DETAIL_FLOOR]
-        said.append(f"Detail below {DETAIL_FLOOR:g}, blurred: {', '.join(found) or 'no row'}.")
+        blurred = [line.label for line in block.measured if line.is_blurred]
+        said.append(f"Detail below {DETAIL_FLOOR:g}, blurred: {'; '.join(blurred) or 'no row'}.")
     return said
 
 
@@ -150,11 +156,6 @@ def aim(block: Block) -> str:
     over = [line.label for line in block.measured if (line.measures["l1"].mean or 0.0) > most * nothing]
     verdict = f"missed by {', '.join(over)}" if over else "every row keeps it"
     return f"Asked of the mean: L1 at most {most} of copy-source; {verdict}."
-
-
-def _means(block: Block, metric: str) -> list[tuple[str, float]]:
-    means = [(line.label, line.measures[metric].mean) for line in block.measured]
-    return [(label, mean) for label, mean in means if mean is not None]
 
 
 def missed(table: Table) -> list[str]:
@@ -217,6 +218,8 @@ def change_text(line: Line, block: Block) -> str:
     share, noise = change(line, block)
     if share is None:
         return "-"
+    if block.metrics[0] in PARAMETERS:
+        return f"{share:+.1%}"  # counted, so there is no noise
     return f"{share:+.1%}" + {True: " (noise)", False: "", None: " (one seed)"}[noise]
 
 
@@ -226,7 +229,7 @@ def printed(metric: str, block: Block) -> list[str] | None:
     if not any(value is not None for value in found):
         return None
     decimals = max(len(f"{value:.10g}".partition(".")[2]) for value in found if value is not None)
-    return ["-" if value is None else f"{value:.{decimals}f}" for value in found]
+    return ["-" if value is None else f"{value:,.{decimals}f}" for value in found]
 
 
 def published_change(line: Line, block: Block) -> str:

@@ -229,6 +229,13 @@ def test_names_are_unique_over_all_files(main: dict[str, Any], small: dict[str, 
         ),
         ("[" * 3000, "must be readable YAML; got 'values nested too deeply'"),
         ("seeds: !!bool perhaps\n", 'must be readable YAML; got "a value that does not fit its tag'),
+        ({**SMALL, "methods": {"vgg": {"dataset": "own"}}}, "methods.vgg.dataset must not be there; seeds and"),
+        ({**SMALL, "methods": {"vgg": 5}}, "methods.vgg must be a mapping; got 5"),
+        ({"methods": {"vgg": {}}}, "seeds must be a list of different whole numbers"),
+        (
+            {**SMALL, "profiles": {"sample": {"methods": {"dataset": "own"}}}},
+            "methods.dataset must not be there; seeds",
+        ),
         ({**SMALL, "profiles": {"sample": {"data": {}}}}, "profiles.sample.data must not be there"),
         ({**SMALL, "profiles": {"sample": {"rows": {"who": {}}}}}, "profiles.sample.rows must name rows"),
         ({**SMALL, "profiles": {"sample": 1}}, "profiles.sample must be a mapping"),
@@ -265,15 +272,16 @@ def test_the_projects_own_papers_are_valid(root: Path, main: dict[str, Any], pro
         "cbam-multi-occlusion": 15,
         "dual-channel-fusion": 12,
         "joint-attention": 12,
+        "long": 1,
         "lwcomicgan": 6,
         "presets": 36,
     }
     size_px = {"sample": 64, "paper": 256}[profile]
-    for paper in found.papers.values():
+    for paper in (paper for paper in found.papers.values() if paper.tables):
         assert len(paper.seeds) == (1 if paper.methods else 3)
         assert {experiment.model.size_px for experiment in paper.experiments.values()} == {size_px}
         for dataset in paper.datasets.values():
-            assert dataset.size_px == (256 if dataset.kind == "images" else size_px)  # squares are cut out of them
+            assert dataset.size_px == size_px
 
 
 def test_a_column_of_unseen_people_is_a_column(main: dict[str, Any], small: dict[str, Any]) -> None:
@@ -349,3 +357,64 @@ def test_trainings_with_names_of_their_own(main: dict[str, Any]) -> None:
     text = problems(main, raw)
     assert "experiments.faces-longer.style_dataset must be null: this preset learns from one data set" in text
     assert "give experiments names of their own; params.yaml has this one; got 'fomm-faces'" in text
+
+
+@pytest.fixture
+def drawing() -> dict[str, Any]:
+    """A paper of the style family with two methods."""
+    rows = {"Ours": "ours", "VGG": "vgg"}
+    return {
+        "seeds": [0],
+        "trained_on": ["photos"],
+        "profiles": {"sample": {"methods": {"steps": 5}}, "paper": {}},
+        "all_rows": {"style_dataset": "paintings"},
+        "rows": {"ours": {"preset": "lwcomicgan"}},
+        "methods": {"vgg": {"method": "gatys", "style_weight": 3}, "wct": {"method": "wct", "steps": 9}},
+        "tables": {
+            "t": {"title": "T", "metrics": ["fid"], "blocks": [{"title": "B", "dataset": "photos", "rows": rows}]}
+        },
+    }
+
+
+def test_methods_are_of_the_rows_data(main: dict[str, Any], drawing: dict[str, Any]) -> None:
+    found = parsed(main, drawing)
+    methods = found.paper("one").methods
+    first, second = methods["vgg", "photos"], methods["wct", "photos"]
+    assert (first.dataset, first.style_dataset, first.steps, first.style_weight) == ("photos", "paintings", 5, 3)
+    assert second.steps == 9
+    assert found.report_folders()["wct-on-photos"] == "papers/one/wct-on-photos"
+    assert parsed(main, drawing, profile="paper").paper("one").methods["vgg", "photos"].steps is None
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        ("methods.vgg.method", "gatis", "papers/one/params.yaml: methods.vgg.method must be one of gatys, wct"),
+        ("methods.vgg.bogus", 1, "papers/one/params.yaml: methods.vgg.bogus must not be there"),
+        ("methods.vgg.style_dataset", "none", "methods.vgg.style_dataset must be one of faces"),
+        ("methods.ours", {"method": "wct"}, "methods must have names that no row has; got 'ours'"),
+        ("profiles.sample.methods.steps", 0, "profiles.sample.methods.steps must be 1 or more"),
+        ("tables.t.metrics", ["fid", "l1"], "rows of the style family have no such figure"),
+        ("tables.t.metrics", ["unseen/fid"], "must hold only l1, akd"),
+        ("rows.ours.style_dataset", "none", "rows.ours.style_dataset must be one of faces"),
+    ],
+)
+def test_what_is_wrong_with_methods_is_told(
+    main: dict[str, Any], drawing: dict[str, Any], place: str, value: Any, says: str
+) -> None:
+    *path, key = place.split(".")
+    section = drawing
+    for part in path:
+        section = section[part]
+    section[key] = value
+    assert says in problems(main, drawing)
+
+
+def test_rows_of_two_families_are_not_compared(main: dict[str, Any], drawing: dict[str, Any]) -> None:
+    drawing["rows"]["fomm"] = {"preset": "fomm"}
+    drawing["all_rows"] = {}
+    drawing["rows"]["ours"]["style_dataset"] = "paintings"
+    for method in drawing["methods"].values():
+        method["style_dataset"] = "paintings"
+    drawing["tables"]["t"]["blocks"][0]["rows"]["FOMM"] = "fomm"
+    assert "rows must be of one family; got 'motion, style'" in problems(main, drawing)

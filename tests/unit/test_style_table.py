@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -22,7 +23,7 @@ from pipelines.params import Params
 from pipelines.stage import Paths
 from pipelines.table_csv import table_csv
 from pipelines.table_drawings import drawn, parameters, read_drawings, strip
-from pipelines.table_figures import Table
+from pipelines.table_figures import Measure, Table
 from pipelines.table_picture import draw
 from pipelines.table_reports import read_tables
 from pipelines.table_text import markdown, setting_of
@@ -108,6 +109,14 @@ def test_the_greater_inception_score_is_the_better_one(params: Params, project: 
         best = block.best(column)
         assert best is not None
         assert means[best.label] == choose(value for value in means.values() if value is not None)
+    best = block.best("kid")
+    assert best is not None
+    for column, value in (("content", 0.9), ("detail", 0.1)):  # whoever draws nothing like the photo is best in nothing
+        broken = dataclasses.replace(best, measures={**best.measures, column: Measure(values=(value,))})
+        lines = tuple(broken if line is best else line for line in block.lines)
+        other = dataclasses.replace(block, lines=lines).best("kid")
+        assert other is not None
+        assert other.label != best.label
     assert block.best("content") is None  # an untouched photo would win
     assert block.best("detail") is None
 
@@ -118,17 +127,22 @@ def test_the_document_says_what_the_figures_are(params: Params, paths: Paths) ->
         made={**made_up_drawings(params, "animegan-on-photos-seed0")[1]["made"], "detail": {"value": 0.01}},
     )
     text = document(params, paths)
-    assert "measured on `photos` in the style of `smoothed-paintings`, split by source, 6 test photos of 256 px" in text
+    assert "measured on `photos` in the style of `paintings`, split by source, 6 test photos, 256 px" in text
+    for name in (*METHODS, *params.paper(PAPER).experiments):
+        changed(report_file(paths, params, name), squares=2)
+    assert "split by source, 6 squares of test photos, 128 px" in document(params, paths)
     assert "| *untouched photos* | 310.00 | 3.10 | 1.2000 | 0.000 | 1.000 |" in text
     assert "FID/effnet-lite0, sample profile" in text
-    assert "Every trained row had the same time, 90 s, whatever number of steps that was; VGG and WCT train" in text
+    assert (
+        "Every trained row was given the same time, 90 s, whatever number of steps that was; VGG and WCT train" in text
+    )
     assert "blurred: AnimeGAN." in text
     assert "338.22" in text
     assert "copy-source" not in text
     assert "AVD" not in text
     assert "a handful of photos" in text
     assert "| LWComicGAN | 2.796 | 1.128 |" in text
-    assert "| LWComicGAN | 2,796,416 | 3,923,936 | baseline | 2796416 | - |" in text
+    assert "| LWComicGAN | 2,796,416 | 3,923,936 | baseline | 2,796,416 | - |" in text
 
 
 def test_every_line_of_the_csv_says_what_it_is(params: Params, project: Path) -> None:
@@ -175,6 +189,7 @@ def test_what_is_absent_says_why() -> None:
         (METHODS[1], "evaluate", {"preset": "gatys"}, "must have preset wct; got gatys"),
         (METHODS[1], "evaluate", {"data_sha256": "00"}, "must compare rows of the same data_sha256"),
         (METHODS[1], "evaluate", {"style_data_sha256": "00"}, "rows of the same style_data_sha256"),
+        (METHODS[1], "evaluate", {"squares": 2}, "rows of the same squares; got 1 and 2|got 2 and 1"),
         (METHODS[1], "evaluate", {"num_photos": 5}, "rows of the same num_photos; got 6 and 5|got 5 and 6"),
         ("cyclegan-on-photos-seed0", "evaluate", {"size_px": 64}, "rows of the same size_px"),
         ("cyclegan-on-photos-seed0", "evaluate", {"seed": 3}, "must have seed 0; got 3"),
@@ -265,5 +280,5 @@ def test_every_published_figure_stands_in_a_table(params: Params, project: Path)
 def test_every_row_has_the_same_time(params: Params) -> None:
     paper = params.paper(PAPER)
     assert {experiment.train.max_seconds for experiment in paper.experiments.values()} == {90}
-    assert {experiment.datasets for experiment in paper.experiments.values()} == {("photos", "smoothed-paintings")}
-    assert {method.style_dataset for method in paper.methods.values()} == {"smoothed-paintings"}
+    assert {experiment.datasets for experiment in paper.experiments.values()} == {("photos", "paintings")}
+    assert {method.style_dataset for method in paper.methods.values()} == {"paintings"}

@@ -568,6 +568,8 @@ def test_graphs_name_what_the_settings_name(root: Path) -> None:
     params = reader.load(root / "params.yaml")
     owner = {key: name for name, paper in params.papers.items() for key in (*paper.rows, *paper.methods)}
     for name, paper in params.papers.items():
+        if not paper.tables:
+            continue  # trainings with names of their own
         graph = yaml.safe_load((root / "papers" / name / "dvc.yaml").read_text())
         rows = {
             (row, part.dataset)
