@@ -53,7 +53,8 @@ WORDS: Mapping[Family, Words] = {
         legend=_STATISTICS
         + "untouched photos: the score of drawing nothing. FID and KID compare the drawings with the style pictures "
         "and are better when lower, IS when higher; a row that lost content or detail is the best in none of them. Few "
-        "pictures make FID greater, so it compares with that of as many pictures alone. content: how far a drawing's content is from its photo's, 0 the same, 1 as unlike as another "
+        "pictures make FID greater, so it compares with that of as many pictures alone. content: how far a drawing's "
+        "content is from its photo's, 0 the same, 1 as unlike as another "
         f"photo; above {CONTENT_CEILING:g} it is lost. detail: the drawings' edges as a share of the photos'; below "
         f"{DETAIL_FLOOR:g} they are blurred. Between its bounds neither is better for being more or less. The network "
         "behind a figure stands beside its name: figures of different networks do not compare. image: one drawing of "
