@@ -37,7 +37,15 @@ def run(name: str, params: Params, paths: Paths, *, device: Device = "auto") -> 
         style_dataset=config.style_dataset,
         trained=paths.trained(name),
         weights_sha256=config.sha256,
+        size_px=_size_of_rows(params, config.dataset, config.style_dataset),
     )
     opener = open_method(config, styles=paths.shards(config.style_dataset), weights=folder_of(paths))
     with only_writer(paths.report("evaluate", name)):
         return evaluate_style.judge(subject, params, paths, device=device, open_engine=opener)
+
+
+def _size_of_rows(params: Params, dataset: str, style_dataset: str) -> int | None:
+    """At which the rows beside it were trained, so that all are judged alike."""
+    rows = (row for paper in params.papers.values() for row in paper.experiments.values())
+    sizes = (row.model.size_px for row in rows if row.datasets == (dataset, style_dataset))
+    return next(sizes, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import time
@@ -76,6 +77,8 @@ class Subject:
     trained: Path
     """Folder that the engine is opened from."""
     weights_sha256: str
+    size_px: int | None = None
+    """Height and width in training: of the squares that are drawn; None: the shards'."""
     seed: int = 0
     step: int = 0
     images_seen: int = 0
@@ -112,6 +115,7 @@ def run(
             style_dataset=experiment.style_dataset,
             trained=paths.trained(name),
             weights_sha256=info.sha256,
+            size_px=info.model.size_px,
             seed=info.train.seed,
             step=info.step,
             images_seen=info.images_seen,
@@ -132,8 +136,10 @@ def judge(
     target, started_s = paths.report("evaluate", subject.name), time.perf_counter()
     photos, styles = (ShardReader(paths.shards(one)) for one in (subject.dataset, subject.style_dataset))
     places, style_places = _pictures(photos, styles, params.evaluation.squares)
-    size_px = photos.index.size_px
+    squares = places[0].squares
+    size_px = min(photos.index.size_px, squares * (subject.size_px or photos.index.size_px))
     job = _job(subject.trained, photos, styles, (params.evaluation, device), (folder_of(paths), open_engine))
+    job = dataclasses.replace(job, size_px=size_px)
     tasks = _tasks(places, style_places, params.evaluation)
     found = examine_all(job, tasks, cluster=params.cluster, size_px=size_px)
     by_place = {(one.of, one.place): one for one in bar(found, label="stylising", total=len(tasks))}
@@ -155,7 +161,7 @@ def judge(
         untouched=figures.untouched,
         verdict=figures.verdict,
         num_photos=len(sets.photos),
-        squares=places[0].squares,
+        squares=squares,
         num_style_pictures=len(sets.styles),
         content_of_others=figures.content_of_others,
         size_px=size_px,

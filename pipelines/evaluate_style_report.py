@@ -56,6 +56,7 @@ class StyleEvaluateReport:
     content_of_others: float
     """Mean distance of the content maps of different photos, which content is divided by."""
     size_px: int
+    """Of the photos as they were judged, before they are cut into squares: as the training saw them."""
     jpeg_quality: int | None
     """Of the photos in the shards; None: not told."""
     judges: tuple[Network, ...]

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
 from safetensors.numpy import save
@@ -105,6 +106,8 @@ class Job:
     weights: str
     """Folder of pretrained files."""
     judges: Mapping[str, Network | str]
+    size_px: int | None = None
+    """Height and width that pictures are scaled down to before they are cut; None: they stay as they are."""
     num_threads: int
     num_workers: int | None
     device: Device = "auto"
@@ -157,6 +160,8 @@ class Examiner:
         self._engine: Stylises | None = None
         self._readers: dict[Of, ShardReader] = {}
         self._judges: dict[str, FeatureNetwork] = {}
+        self._last: tuple[Place, np.ndarray, np.ndarray] | None = None
+        """The photo that was drawn last, and its drawing."""
 
     def examine(self, task: Task) -> Examined:
         """Judge a picture; what goes wrong with it is its own problem.
@@ -203,20 +208,26 @@ class Examiner:
         return self._engine
 
     def _read(self, of: Of, place: Place) -> np.ndarray:
-        """A picture, uint8 (H, W, 3)."""
+        """The picture that a place is a square of, uint8 (H, W, 3)."""
         clip = next(clip for clip in self._readers[of].clips() if clip.id == place.clip)
-        return np.ascontiguousarray(place.cut(self._readers[of].frames(clip, [place.position])[0]))
+        picture, side = self._readers[of].frames(clip, [place.position])[0], self._job.size_px
+        if side is not None and side < picture.shape[0]:
+            picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        return np.asarray(picture)
+
+    def _square(self, of: Of, place: Place) -> np.ndarray:
+        return np.ascontiguousarray(place.cut(self._read(of, place)))
 
     def _style(self, task: Task) -> tuple[None, dict[str, np.ndarray]]:
-        return None, self._looks("style", self._read("styles", task.place))[0]
+        return None, self._looks("style", self._square("styles", task.place))[0]
 
     def _photo(self, engine: Stylises, task: Task) -> tuple[Figures, dict[str, np.ndarray]]:
-        photo = self._read("photos", task.place)
-        drawing = drawing_of(engine, photo)
+        whole, drawn = self._drawn(engine, task.place)
+        photo, drawing = (np.ascontiguousarray(task.place.cut(picture)) for picture in (whole, drawn))
         arrays, made = self._looks("made", drawing)
         more, own = self._looks("untouched", photo)
         others = [content_distance(other, own) for other in self._content_maps(task.others)]
-        shown = {"photo": photo, "drawing": drawing} if task.shown else {}
+        shown = {"photo": whole, "drawing": drawn} if task.shown else {}
         figures = Figures(
             content=content_distance(made, own),
             content_others=float(np.mean(others)) if others else None,
@@ -225,11 +236,19 @@ class Examiner:
         )
         return figures, {**arrays, **more, **shown}
 
+    def _drawn(self, engine: Stylises, place: Place) -> tuple[np.ndarray, np.ndarray]:
+        """A photo and its drawing, which is made whole; its squares come one after the other."""
+        key = place._replace(square=0)
+        if self._last is None or self._last[0] != key:
+            photo = self._read("photos", place)
+            self._last = key, photo, drawing_of(engine, photo)
+        return self._last[1:]
+
     def _content_maps(self, places: Sequence[Place]) -> Iterator[np.ndarray]:
         """Of photos, without those that can't be read: they fail by themselves."""
         for place in places:
             with suppress(ClipError):
-                yield self._embedded().look_with_content(self._read("photos", place))[1]
+                yield self._embedded().look_with_content(self._square("photos", place))[1]
 
     def _looks(self, which: Sets, picture: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """What all judges say of a picture, and its content map."""
