@@ -153,7 +153,7 @@ class _Part:
 def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, config: MotionConfig) -> Iterator[_Part]:
     device, size = next(generator.parameters()).device, config.size_px
     frames, moves = torch.export.Dim("frames", min=1), torch.export.Dim("moves", min=1)
-    driving = torch.rand(5, 3, size, size, device=device)  # 2 is a Jacobian's size too, which the tracer mistakes
+    driving = torch.rand(2, 3, size, size, device=device)
     source, detect, encode = driving[:1], _Detect(detector), _Encode(generator)
     motion, encoded = detect(driving), encode(source)
     still = tuple(part[:1] for part in motion)

@@ -33,6 +33,7 @@ def ray() -> Iterator[None]:
     """One local Ray for all tests here; the stages use it as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the tasks below
         with ray_session(ClusterConfig(num_cpus=2)):
             yield
 
@@ -101,7 +102,10 @@ def full(row: LedgerRow, source: Path, config: DatasetConfig, target: Path) -> I
     raise EnvironmentProblem("the disk must have room; got none. Free some space.")
 
 
-@pytest.mark.parametrize("pays_bytes", [0, crop._RAY_PAYS_BYTES], ids=["on-ray", "here"])
+WAYS = [pytest.param(0, id="on-ray", marks=pytest.mark.slow), pytest.param(crop._RAY_PAYS_BYTES, id="here")]
+
+
+@pytest.mark.parametrize("pays_bytes", WAYS)
 def test_an_item_whose_process_dies_stops_no_other(
     paths: Paths, media: Path, pays_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def test_clips_become_shards_that_the_feed_reads(paths: Paths, params: Params) -
     assert written["split_rule"] == params.dataset("made").split
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes_also_on_ray(
     paths: Paths, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_graphs_animate_alike(bench: dict[str, ModuleType], tmp_path: Path) 
         torch.testing.assert_close(made, published, atol=tolerance, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_quick_run(bench: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "train.json"
     few = ["--debug", "--rounds", "1", "--steps", "2", "--threads", "1"]
@@ -133,6 +134,7 @@ def test_a_quick_run(bench: dict[str, ModuleType], tmp_path: Path, capsys: pytes
     assert "round 1, fp32" in told.err
 
 
+@pytest.mark.slow
 def test_a_quick_animation(bench: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "animate.json"
     few = ["--debug", "--rounds", "1", "--repeats", "1", "--frames", "3", "--threads", "1"]

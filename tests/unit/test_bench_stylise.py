@@ -36,6 +36,7 @@ def test_every_way_draws_alike(bench: dict[str, ModuleType], network: str) -> No
         assert float((made - wanted).abs().mean()) < most, way
 
 
+@pytest.mark.slow
 def test_a_quick_run(bench: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "stylise.json"
     names = ["animeganv2/eager", "tiny/eager"]

@@ -177,6 +177,7 @@ def test_what_is_no_plain_file_in_a_zip_is_refused(tmp_path: Path, kind: int) ->
     refused(archive, "unsafe-archive", "'odd'", "plain files")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_a_hundred_thousand_files_are_refused(tmp_path: Path, form: str) -> None:
     archive = tmp_path / f"many.{form}"

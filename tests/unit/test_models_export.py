@@ -21,7 +21,7 @@ from models.motion.generator import EncodedSource
 from models.motion.keypoints import Keypoints
 
 Arrays = dict[str, np.ndarray]
-QUICK = ("fomm", "articulated")
+QUICK = ("articulated",)
 PRESETS = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*presets_of("motion"), "mixed")
 ]

@@ -243,6 +243,7 @@ def test_only_networks_without_spectral_norm_are_compiled(monkeypatch: pytest.Mo
     assert sorted(compiled) == ["BackgroundPredictor", "Generator", "KeypointDetector"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's mallopt")
 def test_kept_memory_is_not_given_back() -> None:
     """Pages of tensors, made again and again, that the system has to hand out: few once the memory is kept."""

@@ -61,7 +61,7 @@ def photos(samples: Path) -> np.ndarray:
 
 def params(config: MethodConfig = CONFIG) -> Any:
     """What the stage reads of params.yaml."""
-    paper = SimpleNamespace(methods={("vgg", "photos"): config})
+    paper = SimpleNamespace(methods={("vgg", "photos"): config}, experiments={})
     return SimpleNamespace(papers={"one": paper}, evaluation=OPTIONS, cluster=None)
 
 
