@@ -12,9 +12,9 @@ from torch import nn
 from models.errors import CheckpointError, must
 from models.export_parts import halved, publish
 from models.export_sheet import Sheet
-from models.export_statistics import Switch, normalised, switch
+from models.export_statistics import Switch, activated, normalised, switch
 from models.layers.sample_norms import sample_norms
-from models.style.blocks import LEAK, Conv, Down, Inverted, Residual, Separable, Up
+from models.style.blocks import Conv, Down, Inverted, Residual, Separable, Up
 from models.style.config import StyleConfig
 from models.style.generator import StyleGenerator
 
@@ -74,7 +74,7 @@ def export_style(
     photo = ir.val("photo", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 3, "height", "width"]))
     given = ir.val("given", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 2, norms]))
     part = ir.val("part", dtype=ir.DataType.INT64, shape=ir.Shape([]))
-    by = switch(sheet, given, part)
+    by = switch(sheet, photo, given, part)
     one, two = sheet.number(1.0), sheet.number(2.0)
     x = sheet.op("Sub", sheet.op("Mul", photo, two), one)
     for name, block in generator.blocks.named_children():
@@ -122,11 +122,9 @@ def _convolution(at: _Place, name: str, conv: nn.Conv2d, x: ir.Value) -> ir.Valu
 
 def _conv(at: _Place, name: str, block: Conv, x: ir.Value) -> ir.Value:
     x = _convolution(at, f"{name}.conv", block.conv, x)
-    if block.norm is not None:
-        x = normalised(at.sheet, f"{name}.norm", block.norm, x, at.by)
-    if block.activation == "leaky":
-        return at.sheet.op("LeakyRelu", x, alpha=LEAK)
-    return at.sheet.op("Relu", x) if block.activation == "relu" else x
+    if block.norm is None:
+        return activated(at.sheet, x, block.activation)
+    return normalised(at.sheet, f"{name}.norm", block.norm, x, at.by, block.activation)
 
 
 def _separable(at: _Place, name: str, block: Separable, x: ir.Value) -> ir.Value:
