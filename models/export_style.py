@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from models.errors import CheckpointError, must
@@ -141,11 +142,20 @@ def _down(at: _Place, name: str, block: Down, x: ir.Value) -> ir.Value:
 
 
 def _up(at: _Place, name: str, block: Up, x: ir.Value) -> ir.Value:
+    """ONNX Runtime resizes quickly right behind a convolution, in whose order of values; this one changes nothing."""
     from onnxscript import ir
 
+    channels = _channels(block)
+    same = at.sheet.weight(f"{name}.same", torch.ones(channels, 1, 1, 1))
+    x = at.sheet.op("Conv", x, same, kernel_shape=[1, 1], group=channels)
     scales = at.sheet.op("Constant", value=ir.tensor(np.array([1, 1, 2, 2], np.float32)))
     x = at.sheet.op("Resize", x, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
     return _written(at, f"{name}.block", block.block, x)
+
+
+def _channels(block: nn.Module) -> int:
+    """How many a block takes."""
+    return next(module.in_channels for module in block.modules() if isinstance(module, nn.Conv2d))
 
 
 def _inverted(at: _Place, name: str, block: Inverted, x: ir.Value) -> ir.Value:
