@@ -257,7 +257,7 @@ def _apart(x: Tensor, mean: Tensor, over: tuple[int, ...], measure: Callable[[Te
 
 
 def _of_channels(x: Tensor, *, pooled: bool) -> Statistics:
-    """In two plain means on a CPU without gradients, where ``var_mean`` takes ten times as long, and while compiling."""
+    """In plain means while compiling, and on a CPU without gradients, where ``var_mean`` takes ten times as long."""
     over = _over(pooled)
     if torch.compiler.is_compiling():
         mean = x.mean(over, keepdim=True)
