@@ -36,7 +36,8 @@ NETWORKS = {
 WAYS = ("eager", "channels-last", "onnx", "onnx-int8")
 VARIANTS = {f"{network}/{way}": (network, way) for way in WAYS for network in NETWORKS}
 CHOSEN = {"cpu": WAYS, "cuda": WAYS[:2]}
-ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+"""glibc keeps freed memory, as `pipelines.style_engines.TorchStyle` asks it to."""
 
 
 def made_network(options: argparse.Namespace, name: str) -> tuple[StyleGenerator, StyleConfig]:
@@ -69,6 +70,7 @@ def in_onnx(generator: StyleGenerator, config: StyleConfig, way: str, threads: i
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     with tempfile.TemporaryDirectory(prefix="stylise-") as folder:
         path = Path(folder) / "fp32.onnx"
         export_style(generator, config, path)

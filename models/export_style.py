@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from models.errors import CheckpointError, must
 from models.export_parts import halved, publish
 from models.export_sheet import Sheet
-from models.export_statistics import Switch, normalised, switch
+from models.export_statistics import Switch, activated, normalised, switch
 from models.layers.sample_norms import sample_norms
-from models.style.blocks import LEAK, Conv, Down, Inverted, Residual, Separable, Up
+from models.style.blocks import Conv, Down, Inverted, Residual, Separable, Up
 from models.style.config import StyleConfig
 from models.style.generator import StyleGenerator
 
@@ -74,7 +75,7 @@ def export_style(
     photo = ir.val("photo", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 3, "height", "width"]))
     given = ir.val("given", dtype=ir.DataType.FLOAT, shape=ir.Shape(["pictures", 2, norms]))
     part = ir.val("part", dtype=ir.DataType.INT64, shape=ir.Shape([]))
-    by = switch(sheet, given, part)
+    by = switch(sheet, photo, given, part)
     one, two = sheet.number(1.0), sheet.number(2.0)
     x = sheet.op("Sub", sheet.op("Mul", photo, two), one)
     for name, block in generator.blocks.named_children():
@@ -122,11 +123,9 @@ def _convolution(at: _Place, name: str, conv: nn.Conv2d, x: ir.Value) -> ir.Valu
 
 def _conv(at: _Place, name: str, block: Conv, x: ir.Value) -> ir.Value:
     x = _convolution(at, f"{name}.conv", block.conv, x)
-    if block.norm is not None:
-        x = normalised(at.sheet, f"{name}.norm", block.norm, x, at.by)
-    if block.activation == "leaky":
-        return at.sheet.op("LeakyRelu", x, alpha=LEAK)
-    return at.sheet.op("Relu", x) if block.activation == "relu" else x
+    if block.norm is None:
+        return activated(at.sheet, x, block.activation)
+    return normalised(at.sheet, f"{name}.norm", block.norm, x, at.by, block.activation)
 
 
 def _separable(at: _Place, name: str, block: Separable, x: ir.Value) -> ir.Value:
@@ -143,11 +142,20 @@ def _down(at: _Place, name: str, block: Down, x: ir.Value) -> ir.Value:
 
 
 def _up(at: _Place, name: str, block: Up, x: ir.Value) -> ir.Value:
+    """ONNX Runtime resizes quickly right behind a convolution, in whose order of values; this one changes nothing."""
     from onnxscript import ir
 
+    channels = _channels(block)
+    same = at.sheet.weight(f"{name}.same", torch.ones(channels, 1, 1, 1))
+    x = at.sheet.op("Conv", x, same, kernel_shape=[1, 1], group=channels)
     scales = at.sheet.op("Constant", value=ir.tensor(np.array([1, 1, 2, 2], np.float32)))
     x = at.sheet.op("Resize", x, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
     return _written(at, f"{name}.block", block.block, x)
+
+
+def _channels(block: nn.Module) -> int:
+    """How many a block takes."""
+    return next(module.in_channels for module in block.modules() if isinstance(module, nn.Conv2d))
 
 
 def _inverted(at: _Place, name: str, block: Inverted, x: ir.Value) -> ir.Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from pathlib import Path
@@ -21,6 +22,10 @@ from training.checkpoint import CheckpointInfo, load_networks
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
+_TRIM, _MAPPED = -1, -4
+"""glibc's ``M_TRIM_THRESHOLD`` and ``M_MMAP_MAX``."""
+_KEPT_BYTES = 1 << 30
+"""The most memory that this process keeps without using it."""
 
 
 class TorchStyle(Stylist):
@@ -39,7 +44,7 @@ class TorchStyle(Stylist):
         Args:
             generator: a `StyleGenerator`.
             device: ``auto`` takes a GPU when there is one.
-            channels_last: keep the channels of a pixel together; None: on a GPU.
+            channels_last: keep the channels of a pixel together, which is faster; None: yes.
             precision: ``bf16`` computes convolutions in bfloat16.
 
         Raises:
@@ -49,9 +54,10 @@ class TorchStyle(Stylist):
         if not isinstance(generator, StyleGenerator):
             raise CheckpointError(must("the network", "be a generator of the style family", type(generator).__name__))
         self.device = pick_device(device)
+        if self.device.type == "cpu":
+            _keep_memory()
         self.precision = precision
-        is_last = self.device.type == "cuda" if channels_last is None else channels_last
-        self._format = torch.channels_last if is_last else torch.contiguous_format
+        self._format = torch.channels_last if channels_last in (None, True) else torch.contiguous_format
         self.generator = generator.eval().to(self.device).to(memory_format=self._format)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -76,6 +82,18 @@ class TorchStyle(Stylist):
             made = self.generator(photo)
         drawn: Array = made.float().cpu().numpy()
         return drawn
+
+
+def _keep_memory() -> None:
+    """Let this process keep the memory of large maps for the next ones.
+
+    Otherwise glibc gives each of more than 32 MB back to the system, which clears all its pages at the next use; that
+    takes a quarter of a drawing's time. Other C libraries stay as they are.
+    """
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(_MAPPED, 0)
+        tune(_TRIM, _KEPT_BYTES)
 
 
 def from_checkpoint(

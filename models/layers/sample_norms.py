@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -239,14 +239,33 @@ def _over(pooled: bool) -> tuple[int, ...]:
 
 
 def _distances(x: Tensor, mean: Tensor, over: tuple[int, ...]) -> Tensor:
-    """Mean of ``|x - mean|`` in each channel, (B, C), a few channels at a time, so that they stay in the cache."""
-    few = max(1, _CACHED * x.shape[1] // max(1, x.numel())) if x.device.type == "cpu" and x.is_contiguous() else 0
-    parts = zip(torch.split(x, few, 1), torch.split(mean, few, 1), strict=True) if few else [(x, mean)]
-    return torch.cat([(part - of).abs_().mean(over, keepdim=True).flatten(1) for part, of in parts], 1)
+    """Mean of ``|x - mean|`` in each channel, (B, C)."""
+    return _apart(x, mean, over, torch.Tensor.abs_).flatten(1)
+
+
+def _apart(x: Tensor, mean: Tensor, over: tuple[int, ...], measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of a measure of ``x - mean``, (B, C, 1, 1); on a CPU by parts that stay in the cache."""
+    if x.device.type != "cpu" or not x.numel():
+        return measure(x - mean).mean(over, keepdim=True)
+    if x.is_contiguous():
+        few = max(1, _CACHED * x.shape[1] // x.numel())
+        parts = zip(torch.split(x, few, 1), torch.split(mean, few, 1), strict=True)
+        return torch.cat([measure(part - of).mean(over, keepdim=True) for part, of in parts], 1)
+    rows = torch.split(x, max(1, _CACHED * x.shape[2] // x.numel()), 2)
+    sums = torch.stack([measure(part - mean).sum(over, keepdim=True) for part in rows])
+    return sums.sum(0) / (x.numel() // x.shape[1] // (1 if 0 in over else x.shape[0]))
 
 
 def _of_channels(x: Tensor, *, pooled: bool) -> Statistics:
-    var, mean = torch.var_mean(x, _over(pooled), correction=0, keepdim=True)
+    """In plain means while compiling, and on a CPU without gradients, where ``var_mean`` takes ten times as long."""
+    over = _over(pooled)
+    if torch.compiler.is_compiling():
+        mean = x.mean(over, keepdim=True)
+        return Statistics(mean, (x - mean).square().mean(over, keepdim=True))
+    if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
+        mean = x.mean(over, keepdim=True)
+        return Statistics(mean, _apart(x, mean, over, lambda distance: distance.mul_(distance)))
+    var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
     return Statistics(mean, var)
 
 
