@@ -219,7 +219,8 @@ def _job(
 
 
 def _tasks(places: Sequence[Place], styles: Sequence[Place], options: EvaluationConfig) -> list[Task]:
-    shown = strips.spread(len(places), options.num_strips * options.strip_frames)
+    firsts = [number for number, place in enumerate(places) if place.square == 0]  # a photo is shown whole, and once
+    shown = [firsts[place] for place in strips.spread(len(firsts), options.num_strips * options.strip_frames)]
     return photo_tasks(places, shown) + [Task(of="styles", place=place) for place in styles]
 
 

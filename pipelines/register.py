@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def _report(version: Version, decided: tuple[bool, str], graph: Graph, seconds: 
         run_id=version.run_id,
         onnx_bytes=graph.onnx.stat().st_size,
         onnx_difference=graph.difference,
-        variants=graph.variants,
+        variants=tuple(replace(variant, path=Path(variant.path.name)) for variant in graph.variants),
         weights_sha256=version.tags["weights.sha256"],
         metric=float(version.tags["metric.value"]),
         metric_data=version.tags["metric.data"],
