@@ -45,6 +45,7 @@ def test_two_workers_give_the_figures_of_one_bit_for_bit(paths: Paths, monkeypat
         report = as_json(run(paths, num_workers, kit.opened(kit.Recolours())))
         assert report.pop("num_workers") in (1, num_workers)  # which of the two takes which picture is Ray's
         assert report.pop("seconds") > 0
+        assert report.pop("image_cost")["seconds"] > 0
         files = sorted(path for path in (paths.root / "reports").rglob("*") if path.suffix in (".png", ".csv"))
         made.append((report, {path.name: path.read_bytes() for path in files}))
     assert shared == [9]  # by the second alone

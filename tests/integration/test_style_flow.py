@@ -55,7 +55,7 @@ def test_it_is_judged_beside_the_untouched_photos(project: tuple[Params, Paths])
     assert (trained["steps"], trained["style_dataset"]) == (3, "paintings")
     assert {"validation/kid", "validation/photo_kid"} <= set(trained["validation"])
     judged = json.loads(paths.report("evaluate", "ink").read_text())
-    assert (judged["num_photos"], judged["num_style_pictures"], judged["size_px"]) == (3, 4, kit.SIZE_PX)
+    assert (judged["num_photos"], judged["num_style_pictures"], judged["size_px"]) == (3, 4, debug_config().size_px)
     assert judged["weights_sha256"] == trained["weights_sha256"]
     assert params.experiment("ink").datasets == ("photos", "paintings")
 

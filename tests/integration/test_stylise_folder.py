@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from stylise_kit import KitModel, save, texture
 
 from pipelines.params import ClusterConfig
@@ -38,6 +41,11 @@ def drawings_in(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.png")}
 
 
+def pixels_in(folder: Path) -> dict[str, np.ndarray]:
+    """Of each drawing, (H, W, channels)."""
+    return {name: np.asarray(Image.open(BytesIO(drawn)), np.int16) for name, drawn in drawings_in(folder).items()}
+
+
 def test_two_workers_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))  # where the workers find the kit
     photos = make_photos(tmp_path / "photos")
@@ -45,7 +53,10 @@ def test_two_workers_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.Mon
     shared = stylise_folder(job_of(photos, tmp_path / "shared"), cluster=ClusterConfig(num_cpus=2), num_workers=2)
     assert (shared.num_made, shared.num_failed) == (alone.num_made, alone.num_failed) == (NUM_PHOTOS, 1)
     assert shared.failures == alone.failures
-    assert drawings_in(tmp_path / "shared") == drawings_in(tmp_path / "alone")
+    one, other = pixels_in(tmp_path / "shared"), pixels_in(tmp_path / "alone")
+    assert one.keys() == other.keys()
+    apart = {name: int(np.abs(one[name] - other[name]).max()) for name in one}
+    assert max(apart.values()) <= 1, "workers have a thread each, this process all: the last bit may be rounded apart"
     again = stylise_folder(job_of(photos, tmp_path / "shared"), cluster=ClusterConfig(num_cpus=2), num_workers=2)
     assert (again.num_made, again.num_kept, again.num_failed) == (0, NUM_PHOTOS, 1)
 
