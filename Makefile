@@ -26,7 +26,7 @@ test: env ## lint, types and every test but the slow ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: env ## kills, servers, a second environment, the graph
 	$(BIN)/python -m pytest -q -m slow
