@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +11,7 @@ from safetensors.numpy import load
 
 from models import errors
 from models.errors import must
+from pipelines.by_ray import by_workers
 from pipelines.evaluate_style_work import Examined, Examiner, Figures, Job, Place, Task
 from pipelines.params import ClusterConfig
 from pipelines.score import Network
@@ -21,9 +20,6 @@ _RAY_PAYS_S = 90.0
 """Estimated work of one process from which on starting others pays; a Ray of our own takes some 15 s."""
 _STYLISE_S, _LOOK_S = 0.6, 0.1
 """Rough cost of stylising a picture of 256 px and of a look at one, on one core."""
-_MAX_BLOCKS = 2000
-_RETRIES = 2
-"""Of a picture whose process, or node, died."""
 
 
 def examine_all(job: Job, tasks: Sequence[Task], *, cluster: ClusterConfig, size_px: int) -> Iterator[Examined]:
@@ -68,34 +64,13 @@ def estimate_s(job: Job, tasks: Sequence[Task], size_px: int) -> float:
 
 
 def _on_ray(job: Job, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
-    import ray
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the stage tells its progress itself
     rows = [{"task": json.dumps(asdict(task))} for task in tasks]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # Ray's context warns of itself, too
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        before, context.max_errored_blocks = context.max_errored_blocks, -1  # who dies takes no others along
-        asked = job.num_workers
-        size: dict[str, Any] = {"min_size": 1, "max_size": len(tasks)} if asked is None else {"size": asked}
-        have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = 0 if job.device == "cpu" else min(1, int(have.get("GPU", 0)))
-        try:
-            blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-            judged = blocks.map(
-                Examiner,  # type: ignore[arg-type]  # Ray builds it on each worker
-                fn_constructor_args=(job,),
-                compute=ray.data.ActorPoolStrategy(**size),
-                num_cpus=job.num_threads,
-                num_gpus=gpus,
-                max_restarts=-1,
-                max_task_retries=_RETRIES,
-            )
-            yield from judged.iter_rows()
-        finally:
-            context.max_errored_blocks = before
+    how: dict[str, Any] = {
+        "num_workers": job.num_workers,
+        "num_threads": job.num_threads,
+        "on_gpu": job.device != "cpu",
+    }
+    return by_workers(rows, Examiner, job, **how)
 
 
 def _decoded(row: Mapping[str, Any]) -> Examined:

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from models import errors
 from models.contracts import Kind, ShardClip
 from models.errors import CheckpointError, ClipError, EnvironmentProblem, must
 from pipelines import detectors, strips
+from pipelines.by_ray import by_workers
 from pipelines.engines import Device, from_checkpoint
 from pipelines.lookers import Looker, Seen
 from pipelines.params import ClusterConfig, EvaluationConfig
@@ -41,9 +41,6 @@ _RAY_PAYS_S = 90.0
 """Estimated work of one process from which on starting others pays; a Ray of our own takes some 15 s."""
 _FRAME_S, _LOOK_S = 0.6, 0.1
 """Rough cost of reconstructing a frame of 256 px and of looking at a frame, on one core."""
-_MAX_BLOCKS = 2000
-_RETRIES = 2
-"""Of a clip whose process, or node, died."""
 
 
 class Reconstructs(Protocol):
@@ -327,34 +324,10 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _on_ray(job: Job, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
-    import ray
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the stage tells its progress itself
     rows = [{"video": task.video, "columns": json.dumps(task.columns)} for task in tasks]
-    asked = job.options.num_workers
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # Ray's context warns of itself, too
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        before, context.max_errored_blocks = context.max_errored_blocks, -1  # who dies takes no others along
-        size: dict[str, Any] = {"min_size": 1, "max_size": len(tasks)} if asked is None else {"size": asked}
-        have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = 0 if job.device == "cpu" else min(1, int(have.get("GPU", 0)))
-        try:
-            blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-            judged = blocks.map(
-                Examiner,  # type: ignore[arg-type]  # Ray builds it on each worker
-                fn_constructor_args=(job,),
-                compute=ray.data.ActorPoolStrategy(**size),
-                num_cpus=job.options.num_threads,
-                num_gpus=gpus,
-                max_restarts=-1,
-                max_task_retries=_RETRIES,
-            )
-            yield from judged.iter_rows()
-        finally:
-            context.max_errored_blocks = before
+    options, on_gpu = job.options, job.device != "cpu"
+    how: dict[str, Any] = {"num_workers": options.num_workers, "num_threads": options.num_threads, "on_gpu": on_gpu}
+    return by_workers(rows, Examiner, job, **how)
 
 
 def _decoded(row: Mapping[str, Any]) -> Examined:
