@@ -225,6 +225,29 @@ MODELS |= {
         summary="CycleGAN (ICCV 2017): there and back between photos and style pictures",
     ),
 }
+MODELS |= {
+    "stylegan2": ModelSpec(
+        family="dualstyle",
+        build="models.style.face_networks:build_gan",
+        recipe="training.recipes.face_gan:build",
+        train={"lr_generator": 2e-3, "lr_discriminator": 2e-3, "adam_betas": (0.0, 0.99), "ema_decay": 0.998},
+        summary="StyleGAN2 (CVPR 2020) with adaptive augmentation: faces out of nothing",
+    ),
+    "psp": ModelSpec(
+        family="dualstyle",
+        build="models.style.face_networks:build_encoder",
+        recipe="training.recipes.face_encoder:build",
+        train={"lr_generator": 1e-4, "batch_size": 8, "adam_betas": (0.9, 0.999)},
+        summary="pSp (CVPR 2021): the style codes of a face, for a trained StyleGAN2",
+    ),
+    "dualstylegan": ModelSpec(
+        family="dualstyle",
+        build="models.style.face_networks:build_dualstyle",
+        recipe="training.recipes.dualstyle:build",
+        train={"lr_generator": 2e-3, "lr_discriminator": 2e-3, "adam_betas": (0.0, 0.99), "ema_decay": 0.998},
+        summary="DualStyleGAN (CVPR 2022): a face in the structure and the colours of a cartoon",
+    ),
+}
 
 
 def presets_of(family: Family) -> list[str]:
@@ -233,9 +256,11 @@ def presets_of(family: Family) -> list[str]:
 
 
 def settings_kind(spec: ModelSpec) -> str:
-    """By what published settings tell presets apart: the kind of motion, or the generator's layout."""
+    """By what published settings tell presets apart: the kind of motion, the generator's layout, the preset itself."""
     if spec.family == "motion":
         return str(spec.model.get("motion", "first-order"))
+    if spec.family == "dualstyle":
+        return next(name for name, one in MODELS.items() if one is spec)
     return str(spec.model.get("layout", "lwcomicgan"))
 
 

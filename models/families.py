@@ -6,9 +6,11 @@ from typing import Literal
 
 from models.motion.config import MotionConfig
 from models.style.config import StyleConfig
+from models.style.face_config import FaceConfig
 
-Family = Literal["motion", "style"]
-"""``motion``: a picture is moved by a video; ``style``: photos become drawings."""
-NetworkConfig = MotionConfig | StyleConfig
+Family = Literal["motion", "style", "dualstyle"]
+"""``motion``: a picture is moved by a video; ``style``: photos become drawings; ``dualstyle``: faces become cartoons by
+StyleGAN2 and what is built on it."""
+NetworkConfig = MotionConfig | StyleConfig | FaceConfig
 
-NETWORKS: dict[Family, type[NetworkConfig]] = {"motion": MotionConfig, "style": StyleConfig}
+NETWORKS: dict[Family, type[NetworkConfig]] = {"motion": MotionConfig, "style": StyleConfig, "dualstyle": FaceConfig}

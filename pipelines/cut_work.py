@@ -101,7 +101,8 @@ def _no_video(segment: Segment, row: LedgerRow | None) -> LedgerRow:
 
 
 def _aligned(rows: Sequence[LedgerRow], raw: Path) -> CutWork:
-    from preprocessing.align import aligned_item, read_boxes
+    from preprocessing.align import read_boxes
+    from preprocessing.align_frames import aligned_media
 
     path = raw / BOXES_NAME
     boxes, problems = read_boxes(path) if path.exists() else ({}, [])
@@ -109,4 +110,4 @@ def _aligned(rows: Sequence[LedgerRow], raw: Path) -> CutWork:
     problems += [must(f"{BOXES_NAME}: {name}", "name a file of the source", "none of that name") for name in unknown]
     for problem in problems:
         logger.warning("%s", problem)
-    return CutWork(task=aligned_item, extras={row.item: boxes.get(row.origin) for row in rows})
+    return CutWork(task=aligned_media, extras={row.item: boxes.get(row.origin) for row in rows})

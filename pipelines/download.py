@@ -239,7 +239,7 @@ def _check_size(item: Item, width: int, height: int, num_frames: int, config: Da
     if min(width, height) < smallest:
         rule = f"be at least {smallest} px wide and high"
         raise MediaError(must(item.origin, rule, f"{width}x{height}"), "too-small")
-    if num_frames < 2 and config.kind != "images":
+    if num_frames < 2 and config.kind != "images" and config.cut_rule != "align":
         raise MediaError(must(item.origin, "have 2 frames or more", "a single frame"), "one-frame")
 
 

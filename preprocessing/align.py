@@ -115,14 +115,40 @@ def aligned_item(
             box, detail = _plain_square(marked, heads, size)
             still = crop_frames(picture[None], box, size_px=config.size_px)[0]
             return written_still(still, row, config, target, box=box, detail=detail)
-        if turned is None:
-            got = "none at its box" if marked else f"none in {size[0]}x{size[1]} px"
-            fix = "Give its box by hand (boxes), or leave it out"
-            raise MediaError(must(row.item, "show a face", got, fix), "no-subject")
-        _check_square(turned, size, row.item, config)
+        turned = _found(turned, size, row.item, config, marked=marked is not None)
         still = cut_turned(picture, turned, size_px=config.size_px)
         return written_still(still, row, config, target, box=turned.bounds())
     return ItemResult(row=row.rejected(failed[0]))
+
+
+def cut_face(picture: np.ndarray, item: str, config: DatasetConfig) -> tuple[np.ndarray, Box]:
+    """The largest face of a picture, aligned.
+
+    Args:
+        picture: uint8 RGB (H, W, 3).
+        item: its name, for messages.
+        config: of its data set.
+
+    Returns:
+        uint8 RGB (size_px, size_px, 3), and the upright box around the turned square, in the picture's pixels.
+
+    Raises:
+        MediaError: no face (``no-subject``), or one that is too small or leaves the picture.
+    """
+    size = (picture.shape[1], picture.shape[0])
+    turned = _turned(picture, _heads(picture, None, is_drawn=config.kind == "images"))
+    turned = _found(turned, size, item, config, marked=False)
+    return cut_turned(picture, turned, size_px=config.size_px), turned.bounds()
+
+
+def _found(
+    turned: TurnedSquare | None, size: tuple[int, int], item: str, config: DatasetConfig, *, marked: bool
+) -> TurnedSquare:
+    if turned is None:
+        got = "none at its box" if marked else f"none in {size[0]}x{size[1]} px"
+        raise MediaError(must(item, "show a face", got, "Give its box by hand (boxes), or leave it out"), "no-subject")
+    _check_square(turned, size, item, config)
+    return turned
 
 
 def face_square(points: np.ndarray) -> TurnedSquare:

@@ -46,7 +46,7 @@ class DatasetConfig:
     """Take only the files whose name this pattern matches, with ``*``, ``?`` and ``[...]`` as in a shell: ``anime-*``.
     Folders do not count, capitals do. null: all."""
     makes: Literal["clips", "stills"] = "clips"
-    """The folder under data/ that the cut fills: stills for images and films, clips for the rest."""
+    """The folder under data/ that the cut fills: stills for images, films and aligned faces, clips for the rest."""
     cut: CutRule | None = None
     """``detect`` the subject, by ``metadata`` CSV, ``whole`` frames, ``scenes``, ``align`` faces; null: by kind."""
     metadata: str | None = None
@@ -97,7 +97,7 @@ class DatasetConfig:
     max_intensity_jump: float = 1.5
     """Bodies: a tube ends where the frame's mean gray value changes by this factor at once."""
     num_stills: int = 64
-    """Film: how many stills to take, evenly over the film."""
+    """Of a film, or of a video whose faces are aligned: how many stills to take, evenly over its length."""
     scene_threshold: float = 27.0
     """Film: a scene begins where hue, saturation and value change by more on average; 0-255."""
     hash_distance: int = 8
@@ -127,7 +127,7 @@ class DatasetConfig:
     """Of one source item."""
 
     def __post_init__(self) -> None:
-        still = self.kind in ("film", "images")
+        still = self.kind in ("film", "images") or self.cut_rule == "align"
         allowed = CUTS_OF_KIND[self.kind]
         check(
             (bool(self.source or self.preset), "source", self.source, "name a folder or address, or preset a data set"),
@@ -136,7 +136,7 @@ class DatasetConfig:
                 still == (self.makes == "stills"),
                 "makes",
                 self.makes,
-                f"be {'stills' if still else 'clips'} for kind {self.kind}",
+                f"be {'stills' if still else 'clips'} for kind {self.kind}, cut {self.cut_rule}",
             ),
             (
                 self.cut is None or self.cut in allowed,

@@ -246,7 +246,7 @@ def _dropped(scenes: Scenes, choice: Choice) -> dict[str, int]:
 def _write(
     chosen: list[Candidate], film: _Film, row: LedgerRow, config: DatasetConfig, target: Path, *, squares: _Squares
 ) -> list[Clip]:
-    splits = _splits([one.number for one in chosen], row, config)
+    splits = splits_of([one.number for one in chosen], row, config)
     clips, paths = list[Clip](), list[Path]()
     try:
         for one in chosen:
@@ -287,7 +287,8 @@ def _clip(path: Path, one: Candidate, film: _Film, row: LedgerRow, config: Datas
     )
 
 
-def _splits(numbers: list[int], row: LedgerRow, config: DatasetConfig) -> dict[int, Split]:
+def splits_of(numbers: list[int], row: LedgerRow, config: DatasetConfig) -> dict[int, Split]:
+    """The split of each still of one source, by its frame's number; those in the gap between training and test lack."""
     if config.split != "time":
         return dict.fromkeys(numbers, row.split or "train")
     spans = [(number, number + 1) for number in numbers]

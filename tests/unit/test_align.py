@@ -16,6 +16,7 @@ from models.errors import EnvironmentProblem
 from preprocessing import align as aligning
 from preprocessing import landmarks
 from preprocessing.align import TurnedSquare, aligned_item, cut_turned, face_square, is_plausible, read_boxes
+from preprocessing.align_frames import aligned_media
 from preprocessing.boxes import Box, iou
 from preprocessing.clips import sha256_of
 from preprocessing.config import DatasetConfig
@@ -30,9 +31,7 @@ NOT_FOUND = ("adventurer-0.png", "bigsmile-2.png", "lorelei-0.png", "toonhead-0.
 
 
 def config(**changes: object) -> DatasetConfig:
-    small = {"kind": "faces", "cut": "align", "size_px": SIZE, "min_side_px": 64, "source": "x"}
-    if changes.get("kind") == "images":
-        small["makes"] = "stills"
+    small = {"kind": "faces", "cut": "align", "makes": "stills", "size_px": SIZE, "min_side_px": 64, "source": "x"}
     return DatasetConfig(**{**small, **changes})  # type: ignore[arg-type]
 
 
@@ -396,3 +395,26 @@ def test_a_boxes_file_that_is_none(tmp_path: Path) -> None:
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(100 << 20)
     assert "at most 64 MiB" in read_boxes(tmp_path / "huge.csv")[1][0]
+
+
+def test_faces_of_a_video_are_stills_of_their_own(samples: Path, tmp_path: Path) -> None:
+    video = samples / "faces" / "man-smile.mp4"
+    row = LedgerRow(item=video.name, origin=video.name, state="kept", sha256="0" * 64)
+    wanted = config(num_stills=6, split="time", gap_frames=2, test_share=0.34)
+    made = aligned_media(row, video, wanted, tmp_path)
+    assert made.row.state == "kept"
+    assert made.row.num_clips == len(made.clips) == 6
+    assert [clip.split for clip in made.clips] == ["train"] * 4 + ["test"] * 2
+    pictures = [read_picture(tmp_path / clip.path) for clip in made.clips]
+    assert {picture.shape for picture in pictures} == {(SIZE, SIZE, 3)}
+    where = np.stack([eyes_and_mouth(points_of(picture)) for picture in pictures])
+    assert np.abs(where - where.mean(axis=0)).max() < 0.05 * SIZE  # at the same places in all of them
+
+
+def test_a_video_without_a_face_is_rejected(samples: Path, tmp_path: Path) -> None:
+    video = samples / "films" / next(path.name for path in sorted((samples / "films").iterdir()) if path.suffix)
+    row = LedgerRow(item=video.name, origin=video.name, state="kept", sha256="0" * 64)
+    made = aligned_media(row, video, config(num_stills=2), tmp_path)
+    assert made.row.reason == "no-subject"
+    assert "show a face" in made.row.detail
+    assert not list(tmp_path.iterdir())
