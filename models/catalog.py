@@ -228,7 +228,7 @@ MODELS |= {
 MODELS |= {
     "stylegan2": ModelSpec(
         family="dualstyle",
-        build="models.style.face_networks:build_gan",
+        build="training.recipes.face_gan:build_networks",
         recipe="training.recipes.face_gan:build",
         train={"lr_generator": 2e-3, "lr_discriminator": 2e-3, "adam_betas": (0.0, 0.99), "ema_decay": 0.998},
         summary="StyleGAN2 (CVPR 2020) with adaptive augmentation: faces out of nothing",

@@ -20,6 +20,7 @@ from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_
 from models.errors import ParamsError, Problem
 from models.families import NETWORKS, Family
 from pipelines import params_papers
+from pipelines.dualstyle_steps import STEPS, StepName, experiment_name
 from pipelines.layers import Layer, build, one_length
 from pipelines.params_papers import Paper, PaperFile, last, without
 from pipelines.settings import (
@@ -57,6 +58,7 @@ SECTIONS = (
     "datasets",
     "experiments",
     "style_experiments",
+    "dualstyles",
     "animations",
     "stylisations",
     "evaluation",
@@ -65,7 +67,8 @@ SECTIONS = (
     "tracking",
     "cluster",
 )
-PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train", "style")
+PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train", "style", "face")
+OF_A_DUALSTYLE = ("dataset", "style_dataset", "model", "destylise", *STEPS)
 OF_AN_EXPERIMENT = ("preset", "dataset", "style_dataset", "published", "model")
 """Its keys that are none of its training's."""
 
@@ -225,7 +228,62 @@ class _Reader:
                 if name in made
             ]
             made |= each
+        for system in self._mapping("dualstyles"):
+            made |= self._dualstyle(str(system), where, profile, known=made)
         return made
+
+    def _dualstyle(
+        self, name: str, where: str, profile: Mapping[str, Any], *, known: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The trainings of one DualStyleGAN."""
+        path, face = f"dualstyles.{name}", self._mapping(f"{where}.face", profile.get("face"))
+        own = self._mapping(path)
+        self._known_keys(path, own, OF_A_DUALSTYLE)
+        self._known_keys(f"{where}.face", face, ("model", "train", "destylise", *STEPS))
+        if not params_papers.is_plain(name):
+            self.problems.append(Problem(path, name, "be letters, digits, '-' or '_' only"))
+        sets = [self._is_dataset(f"{path}.{key}", own.get(key)) for key in ("dataset", "style_dataset")]
+        if not all(sets):
+            return {}
+        made = {experiment_name(name, step): self._step(name, step, where, face, own) for step in STEPS}
+        rule = "give its trainings names of their own"
+        self.problems += [Problem(path, taken, rule) for taken in made if taken in known]
+        return made
+
+    def _step(
+        self, name: str, step: StepName, where: str, face: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> ExperimentConfig | None:
+        spec, path = STEPS[step], f"dualstyles.{name}"
+        network = self._build(
+            NETWORKS["dualstyle"],
+            [
+                (f"datasets.{own['dataset']}", {"size_px": last(self.layers[own["dataset"]], "size_px")}),
+                (f"{where}.face.model", self._mapping(f"{where}.face.model", face.get("model"))),
+                (f"{path}.model", self._mapping(f"{path}.model", own.get("model"))),
+            ],
+            f"{path}.model",
+        )
+        start = {"init_from": f"data/trained/{experiment_name(name, spec.start)}"} if spec.start else {}
+        trained: list[Layer] = [
+            (f"models.{spec.preset}", MODELS[spec.preset].train),
+            (f"the step {step}", {**spec.train, **start}),
+            *((f"{where}.face.{key}", self._mapping(f"{where}.face.{key}", face.get(key))) for key in ("train", step)),
+            (f"{path}.{step}", self._mapping(f"{path}.{step}", own.get(step))),
+        ]
+        train = self._build(TRAININGS["dualstyle"], one_length(trained), f"{path}.{step}")
+        if network is None or train is None:
+            return None
+        parts = {part: experiment_name(name, part) for part in spec.parts} | (
+            {"codes": name} if spec.takes_styles else {}
+        )
+        return ExperimentConfig(
+            preset=spec.preset,
+            dataset=own[spec.dataset],
+            style_dataset=own["style_dataset"] if spec.takes_styles else None,
+            model=network,
+            train=train,
+            parts=parts,
+        )
 
     def _experiment(self, path: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
         published = self._mapping(f"{where}.published", profile.get("published"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from models.errors import check
@@ -160,7 +161,10 @@ class ExperimentConfig:
     model: NetworkConfig
     train: TrainConfig
     style_dataset: str | None = None
-    """A name in ``datasets``: the style pictures. Of the style family alone."""
+    """A name in ``datasets``: the style pictures. Of the families that draw."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """DualStyleGAN's: what it takes in -> the experiment that trained it; ``codes`` -> the system whose style pictures
+    were destylised."""
 
     @property
     def datasets(self) -> tuple[str, ...]:

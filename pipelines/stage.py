@@ -45,6 +45,10 @@ class Paths:
         """The exported final model of an experiment."""
         return self.root / "data" / "trained" / experiment
 
+    def codes(self, system: str) -> Path:
+        """The style codes that destylisation found for a system's style pictures."""
+        return self.root / "data" / "codes" / system
+
     def report(self, stage: str, name: str) -> Path:
         """A stage's report."""
         if name in self.apart:

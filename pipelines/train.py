@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,9 +94,11 @@ def run(
     if init_from is not None:
         experiment = _tuned(experiment, init_from, initial)
     data_sha256 = material_sha256(shards)
-    run_name = resume or f"{name}-{run_hash(experiment, data_sha256, initial)}"
+    parts = parts_of(experiment, params, paths)
+    run_name = resume or f"{name}-{run_hash(experiment, data_sha256, initial, parts)}"
     location = _location(run_name, params, paths, must_exist=resume is not None)
     job = _job(name, experiment, params, paths, data_sha256=data_sha256, location=location, initial=initial)
+    job = dataclasses.replace(job, parts=parts)
     writes = backend == "ray" or int(os.environ.get("RANK", "0")) == 0  # under torchrun every rank gets here
     with _locked(paths.trained(name), location) if writes else contextlib.nullcontext():
         made = _stage(job, params, backend, fresh=fresh, writes=writes)
@@ -138,20 +140,48 @@ def _export(made: Made, after: Made | None, target: Path) -> CheckpointInfo:
         return export_weights(folder.checkpoint(last.result.steps), making, first=first)
 
 
-def run_hash(experiment: ExperimentConfig, data_sha256: str, initial: str | None = None) -> str:
+def run_hash(
+    experiment: ExperimentConfig, data_sha256: str, initial: str | None = None, parts: Mapping[str, str] | None = None
+) -> str:
     """Of everything that changes a training's result.
 
     Args:
         experiment: in steps.
         data_sha256: of the shards' indices.
         initial: folder or URL of the checkpoint that it starts from; an alias may name another one tomorrow.
+        parts: what it takes in -> folder or URL.
     """
     train = {key: value for key, value in asdict(experiment.train).items() if key not in OPERATIONAL}
     train.pop("avd", None)  # a run of its own, which goes on from this one
     facts = {"preset": experiment.preset, "model": asdict(experiment.model), "train": train, "data": data_sha256}
     if initial is not None and not is_url(initial):
         facts["initial"] = read_info(Path(initial)).sha256
+    if parts:
+        facts["parts"] = {part: _content(place) for part, place in parts.items()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_LETTERS]
+
+
+def parts_of(experiment: ExperimentConfig, params: Params, paths: Paths) -> dict[str, str]:
+    """What an experiment takes in from others, by paths that hold on every node.
+
+    Raises:
+        CheckpointError: a part has not been made.
+    """
+    made = {}
+    for part, name in experiment.parts.items():
+        folder = paths.codes(name) if part == "codes" else paths.trained(name)
+        if not (folder / MANIFEST).is_file():
+            command = f"inkmotion destylise {name}" if part == "codes" else f"inkmotion train {name}"
+            raise CheckpointError(
+                must(str(folder), f"hold the {part} that this training takes in", "none", f"Run {command} first")
+            )
+        short = file_sha256(folder / MANIFEST)[:16]
+        made[part] = ship(folder, params.cluster.storage_path, kind="parts", name=f"{name}-{short}", last=MANIFEST)
+    return made
+
+
+def _content(place: str) -> str:
+    return place if is_url(place) else file_sha256(Path(place) / MANIFEST)
 
 
 def _location(run_name: str, params: Params, paths: Paths, *, must_exist: bool) -> str:

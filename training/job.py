@@ -35,6 +35,8 @@ class TrainJob:
     """Folder or URL for checkpoints, records and pictures; every worker must reach it."""
     init_weights: str | None = None
     """Folder or URL of a checkpoint whose weights the training starts from."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """What the training takes in from others -> folder or URL (`training.parts`); ``codes``: of the style pictures."""
     init_averaged: bool = False
     """Start from that checkpoint's moving average; else from its weights as they were trained."""
     tags: Mapping[str, str] = field(default_factory=dict)

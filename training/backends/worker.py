@@ -36,6 +36,7 @@ from training.job import TrainJob, TrainResult, load_callable
 from training.journal import FolderJournal
 from training.loop import Loop, Outside, Trainer
 from training.material import Judges, open_material
+from training.parts import take_in
 from training.phases import Recipe
 from training.progress import Show, show_line
 from training.runfolder import SUMMARY, WORKERS, RunFolder, fetch_folder
@@ -143,6 +144,7 @@ class _Worker:
         job = self.job
         torch.manual_seed(job.train.seed)
         networks: dict[str, nn.Module] = load_callable(job.build)(job.model)
+        take_in(networks, job.parts, job.preset)
         moments = self._fine_tune(networks, job.init_weights) if job.init_weights is not None else {}
         made: Recipe = load_callable(job.recipe)(
             networks, model=job.model, train=job.train, device=self.world.device, dtype=self.hands.dtype
