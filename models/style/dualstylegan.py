@@ -191,7 +191,7 @@ def modulative_blocks(network: DualStyleGenerator) -> Iterator[ModRes]:
 def _small_conv(channels: int) -> nn.Sequential:
     conv = EqualConv(channels, channels, 3)
     with torch.no_grad():
-        conv.weight *= NEAR_ZERO
+        conv.weight.mul_(NEAR_ZERO)
     return nn.Sequential(conv, BiasedLeaky(channels))
 
 

@@ -25,7 +25,8 @@ class Excitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> same."""
         mean = x.mean((2, 3), keepdim=True)
-        return x * self.fc2(self.fc1(mean).relu()).sigmoid()
+        weights: Tensor = self.fc2(self.fc1(mean).relu()).sigmoid()
+        return x * weights
 
 
 class Unit(nn.Module):
