@@ -129,7 +129,7 @@ class _Named(NamedTuple):
     @classmethod
     def of(cls, draws: Tensor, probability: Tensor) -> _Named:
         """Give the random numbers, (B, NUM_DRAWS), their meaning."""
-        gates, even, normal = draws.split([NUM_GATES, NUM_EVEN, NUM_NORMAL], 1)
+        gates, even, normal = torch.split(draws, [NUM_GATES, NUM_EVEN, NUM_NORMAL], 1)
         # Two turns come one after the other: together they shall be as likely as any other change.
         chances = probability.expand(NUM_GATES).clone()
         chances[[4, 6]] = 1 - (1 - probability).sqrt()
