@@ -1,4 +1,4 @@
-"""The checks that trainings on faces make of themselves: are made pictures like real ones, do encoded ones come back?"""
+"""The checks that trainings on faces make of themselves: are made pictures like real ones, do encoded come back?"""
 
 from __future__ import annotations
 
