@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from models.catalog import MODELS
 from models.contracts import INDEX_NAME
 from models.errors import TrainingError, must
 from training.checkpoint import file_sha256
-from training.config import MotionTrainConfig
+from training.config import MotionTrainConfig, TrainConfig
 from training.feed import Feed, FeedOptions, ShardReader
 from training.job import TrainJob
 from training.style_config import StyleTrainConfig
@@ -57,9 +57,8 @@ def open_material(job: TrainJob) -> Material:
         ClipError: shards are missing or broken.
         TrainingError: they do not fit the networks.
     """
-    if MODELS[job.preset].family == "style":
-        return _Unpaired(job)
-    return _Pairs(job)
+    kinds: dict[str, Callable[[TrainJob], Material]] = {"motion": _Pairs, "style": _Unpaired, "dualstyle": open_faces}
+    return kinds[MODELS[job.preset].family](job)
 
 
 def material_sha256(folders: Sequence[Path]) -> str:
@@ -82,7 +81,7 @@ class _Pairs:
 
     def feed(self, world: World) -> Feed:
         options = dataclasses.replace(
-            _options(self.train, world), id_sampling=self.train.id_sampling, flip_time=self.train.flip_time
+            feed_options(self.train, world), id_sampling=self.train.id_sampling, flip_time=self.train.flip_time
         )
         return Feed(self.reader, options)
 
@@ -107,7 +106,7 @@ class _Unpaired:
 
     def feed(self, world: World) -> Feed:
         smooth = self.train.losses.smooth_negative > 0
-        options = _options(self.train, world)
+        options = feed_options(self.train, world)
         return UnpairedFeed(
             self.photos, self.styles, options, size_px=self.size_px, crop=self.train.crop, smooth=smooth
         )
@@ -118,7 +117,15 @@ class _Unpaired:
         )
 
 
-def _options(train: MotionTrainConfig | StyleTrainConfig, world: World) -> FeedOptions:
+def open_faces(job: TrainJob) -> Material:
+    """The data of a training of DualStyleGAN's networks."""
+    from training.face_material import open_material
+
+    return open_material(job)
+
+
+def feed_options(train: TrainConfig, world: World) -> FeedOptions:
+    """What a rank takes of a training's sequence."""
     return FeedOptions(
         seed=train.seed,
         batch_size=train.batch_size,

@@ -1,0 +1,61 @@
+"""What the trainings of DualStyleGAN's networks learn from: single pictures, or faces and style pictures with codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.errors import TrainingError, must
+from training.face_config import FaceTrainConfig
+from training.face_validation import EncodedValidation, MadeValidation
+from training.feed import Feed, ShardReader
+from training.job import TrainJob
+from training.pictures_feed import PictureFeed
+from training.world import World
+
+if TYPE_CHECKING:
+    from training.material import Judges, Material
+
+
+def open_material(job: TrainJob) -> Material:
+    """The data that a job names.
+
+    Raises:
+        ClipError: shards are missing or broken.
+        CheckpointError: the codes are missing, or are not of these style pictures.
+        TrainingError: the pictures are smaller than the networks'.
+    """
+    return _Pictures(job)
+
+
+class _Pictures:
+    """Single pictures: StyleGAN2's, and the encoder's."""
+
+    def __init__(self, job: TrainJob) -> None:
+        from training.material import material_sha256
+
+        assert isinstance(job.train, FaceTrainConfig), "a face preset has a face training"
+        self.train, self.size_px, self.preset = job.train, job.model.size_px, job.preset
+        self.reader = ShardReader(job.shards)
+        check_size(self.reader, self.size_px)
+        self.sha256 = material_sha256([self.reader.folder])
+
+    def feed(self, world: World) -> Feed:
+        from training.material import feed_options
+
+        return PictureFeed(self.reader, feed_options(self.train, world), size_px=self.size_px)
+
+    def validation(self, recipe: Any, world: World) -> Judges:
+        kind = EncodedValidation if self.preset == "psp" else MadeValidation
+        return kind(self.reader, recipe, world, num_pictures=self.train.num_validation_pictures, size_px=self.size_px)
+
+
+def check_size(reader: ShardReader, size_px: int) -> None:
+    """See that pictures need not be blown up.
+
+    Raises:
+        TrainingError: they would.
+    """
+    if size_px > reader.index.size_px:
+        rule = f"be at most that of {reader.index.dataset} ({reader.index.size_px} px)"
+        fix = "Lower it, or raise the data set's size_px and make the shards again"
+        raise TrainingError(must("model.size_px", rule, size_px, fix))
