@@ -45,10 +45,7 @@ class DestyliseConfig:
             (self.batch >= 1, "batch", self.batch, "be 1 or more"),
             (self.learning_rate > 0, "learning_rate", self.learning_rate, "be above 0"),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in weights),
-            *(
-                (0 < getattr(self, key) <= 1, key, getattr(self, key), "lie above 0, at most at 1")
-                for key in shares
-            ),
+            *((0 < getattr(self, key) <= 1, key, getattr(self, key), "lie above 0, at most at 1") for key in shares),
             (0 < self.truncation <= 1, "truncation", self.truncation, "lie above 0, at most at 1"),
             (any(getattr(self, key) for key in ("perceptual", "mse")), "perceptual", 0, "be above 0, or mse"),
         )
