@@ -102,7 +102,9 @@ class StyleTransferConfig:
     paired_share: float = 0.5
     """Target domain: share of the steps in which a style picture's own intrinsic code goes with its extrinsic one."""
     encoded_share: float = 0.25
-    """Source domain: share of the steps whose extrinsic codes are those of an encoded picture."""
+    """Share of the steps whose codes are those of an encoded picture: in the source domain the extrinsic ones; in the
+    target domain, of the steps that are not paired, the intrinsic ones, and the picture is a photo. In the others they
+    are drawn."""
 
     def __post_init__(self) -> None:
         weights = ("adversarial", "perceptual", "contextual", "feature_matching", "identity", "regularisation")
