@@ -139,7 +139,7 @@ class DiscriminatorPhase(nn.Module):
             carry: ``made`` of the generator's phase.
 
         Returns:
-            The losses; as figures the mean sign of the real scores and the augmentation's probability.
+            The losses; as figures the mean sign of the real scores and the augmentation's probability in this step.
         """
         around, weights = self.around, self.around.weights
         made = around.augmentation(wide(carry["made"]), batch["draws"][:, SEEN_MADE])
@@ -147,16 +147,16 @@ class DiscriminatorPhase(nn.Module):
         with around.precision.context():
             scores_made, scores_real = self.discriminator(made), self.discriminator(real)
             losses = {"made": F.softplus(scores_made).mean(), "real": F.softplus(-scores_real).mean()}
+        figures = {
+            "real_sign": scores_real.detach().sign().mean(),
+            "augmentation": around.augmentation.probability.clone(),
+        }
         around.augmentation.adapt(
             scores_real,
             target=weights.ada_target,
             images=weights.ada_images,
             after=weights.ada_every_steps * around.batch_size,
         )
-        figures = {
-            "real_sign": scores_real.detach().sign().mean(),
-            "augmentation": around.augmentation.probability.clone(),
-        }
         return PhaseOutput(losses, {"seen": real}, figures)
 
 
