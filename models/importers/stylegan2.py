@@ -34,6 +34,7 @@ _SEEN = ("style_dim", "mapping_layers", "size_px", "max_channels")
 class GanReport:
     """What became of a published file."""
 
+    method: str = "StyleGAN2"
     file: str
     sha256: str
     networks: tuple[NetworkRow, ...]
@@ -47,7 +48,7 @@ class GanReport:
         """To print."""
         rows = [(row.network, row.published, row.taken) for row in self.networks]
         return [
-            f"{self.file} (StyleGAN2)",
+            f"{self.file} ({self.method})",
             *table(("network", "as published", "taken"), rows),
             f"kernels left out: {self.kernels}",
             "",
