@@ -207,6 +207,17 @@ def train(
 
 
 @app.command(rich_help_panel=STAGES)
+def destylise(name: Annotated[str, typer.Argument(help="A name in dualstyles of params.yaml.")]) -> None:
+    """Find the style codes of a system's style pictures, and the faces behind them; a killed one goes on.
+
+    Example: `inkmotion destylise cartoon`.
+    """
+    from pipelines.destylise import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
 def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
     """Judge a trained model on the test split: reconstructions beside copy-source, drawings beside untouched photos.
 

@@ -53,9 +53,16 @@ CARRIED: dict[Family, Carried] = {
         signature=example.style_signature,
         example=example.style_example,
     ),
+    "dualstyle": Carried(
+        artifact="dualstyle",
+        code=HERE / "served" / "dualstyle.py",
+        made_by=(MODELS_FOLDER / "export_face.py", MODELS_FOLDER / "export_parts.py"),
+        signature=example.dualstyle_signature,
+        example=example.dualstyle_example,
+    ),
 }
 
 
 def family_of(tags: Mapping[str, str]) -> Family:
     """The family of a version with these tags."""
-    return "style" if tags.get(FAMILY_TAG) == "style" else "motion"
+    return next((family for family in CARRIED if family == tags.get(FAMILY_TAG)), "motion")

@@ -63,5 +63,5 @@ STEPS: dict[StepName, Step] = {
 
 
 def experiment_name(system: str, step: StepName) -> str:
-    """How the training of a step is called: ``cartoon-gan``."""
+    """How the training of a step is called: ``dualstyle-cartoon-gan``."""
     return f"{system}-{step}"

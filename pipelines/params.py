@@ -26,6 +26,7 @@ from pipelines.params_papers import Paper, PaperFile, last, without
 from pipelines.settings import (
     AnimationConfig,
     ClusterConfig,
+    DualStyleSystem,
     EvaluationConfig,
     ExperimentConfig,
     MetricName,
@@ -34,11 +35,13 @@ from pipelines.settings import (
     TrackingConfig,
 )
 from preprocessing.config import DatasetConfig, FetchConfig
+from training.destylise_config import DestyliseConfig
 from training.families import TRAININGS
 
 __all__ = [
     "AnimationConfig",
     "ClusterConfig",
+    "DualStyleSystem",
     "EvaluationConfig",
     "ExperimentConfig",
     "MetricName",
@@ -87,6 +90,7 @@ class Params:
     tracking: TrackingConfig
     cluster: ClusterConfig
     stylisations: dict[str, StylisationConfig] = field(default_factory=dict)
+    dualstyles: dict[str, DualStyleSystem] = field(default_factory=dict)
     papers: dict[str, Paper] = field(default_factory=dict)
     """Those in papers/. Their data sets and experiments are found by name, and are in no list of the project's own."""
 
@@ -113,6 +117,10 @@ class Params:
     def report_folders(self) -> dict[str, str]:
         """Name of a paper's data set or experiment -> where its reports are, below reports/."""
         return dict(entry for paper in self.papers.values() for entry in paper.folders())
+
+    def dualstyle(self, name: str) -> DualStyleSystem:
+        """The system called ``name`` that turns faces into cartoons."""
+        return _named(self.dualstyles, "dualstyles", name)
 
     def stylisation(self, name: str) -> StylisationConfig:
         """The stylisation called ``name``."""
@@ -179,6 +187,7 @@ class _Reader:
         ) + params_papers.check_rows(papers)
         animations = self._each("animations", lambda name: self._shown(AnimationConfig, "animations", name))
         stylisations = self._each("stylisations", lambda name: self._shown(StylisationConfig, "stylisations", name))
+        systems = self._each("dualstyles", lambda key: self._system(key, f"profiles.{name}", profile))
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
             "registration": self._section(RegistrationConfig, "registration"),
@@ -189,7 +198,7 @@ class _Reader:
         if self.problems:
             return None
         main: dict[str, Any] = {"datasets": datasets, "experiments": experiments}
-        main |= {"animations": animations, "stylisations": stylisations}
+        main |= {"animations": animations, "stylisations": stylisations, "dualstyles": systems}
         return Params(profile=name, papers=papers, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
@@ -240,8 +249,6 @@ class _Reader:
         own = self._mapping(path)
         self._known_keys(path, own, OF_A_DUALSTYLE)
         self._known_keys(f"{where}.face", face, ("model", "train", "destylise", *STEPS))
-        if not params_papers.is_plain(name):
-            self.problems.append(Problem(path, name, "be letters, digits, '-' or '_' only"))
         sets = [self._is_dataset(f"{path}.{key}", own.get(key)) for key in ("dataset", "style_dataset")]
         if not all(sets):
             return {}
@@ -249,6 +256,19 @@ class _Reader:
         rule = "give its trainings names of their own"
         self.problems += [Problem(path, taken, rule) for taken in made if taken in known]
         return made
+
+    def _system(self, name: str, where: str, profile: Mapping[str, Any]) -> DualStyleSystem | None:
+        path, face = f"dualstyles.{name}", self._mapping(f"{where}.face", profile.get("face"))
+        own = self._mapping(path)
+        layers = [
+            (f"{where}.face.destylise", self._mapping(f"{where}.face.destylise", face.get("destylise"))),
+            (f"{path}.destylise", self._mapping(f"{path}.destylise", own.get("destylise"))),
+        ]
+        destylise = self._build(DestyliseConfig, layers, f"{path}.destylise")
+        if destylise is None:
+            return None
+        sets = {key: str(own.get(key)) for key in ("dataset", "style_dataset")}
+        return DualStyleSystem(**sets, destylise=destylise)
 
     def _step(
         self, name: str, step: StepName, where: str, face: Mapping[str, Any], own: Mapping[str, Any]

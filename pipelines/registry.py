@@ -193,6 +193,8 @@ class Parcel:
     family: Family = "motion"
     variants: Mapping[str, Path] = field(default_factory=dict)
     """Reduced graphs that go along, by name: ``fp16``, ``int8``."""
+    extras: Mapping[str, Path] = field(default_factory=dict)
+    """Further files that the family's code opens, by name."""
 
 
 def register(parcel: Parcel, store: Store) -> Version:
@@ -287,7 +289,7 @@ def _log(client: Any, parcel: Parcel, run_id: str) -> str:
     from mlflow.models import Model
 
     carried, experiment = CARRIED[parcel.family], client.get_run(run_id).info.experiment_id
-    variants = {name: str(path) for name, path in parcel.variants.items()}
+    variants = {name: str(path) for name, path in {**parcel.variants, **parcel.extras}.items()}
     model = client.create_logged_model(experiment, name=parcel.name, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as scratch:
         card, folder = Path(scratch) / "model_card.md", Path(scratch) / "model"

@@ -11,6 +11,7 @@ from typing import Literal
 from models.errors import check
 from models.families import NetworkConfig
 from training.config import TrainConfig
+from training.destylise_config import DestyliseConfig
 
 MetricName = Literal["l1", "akd", "akd-l2", "mkr", "aed", "aed-l2", "eid"]
 """Keys of `training.metrics.catalog.METRICS`, which would bring torch along."""
@@ -148,6 +149,17 @@ class StylisationConfig:
             (self.max_frames is None or self.max_frames >= 1, "max_frames", self.max_frames, "be 1 or more, or null"),
             (0 <= self.strength <= 1, "strength", self.strength, "lie in 0 to 1"),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DualStyleSystem:
+    """What turns faces into cartoons of one style set; its trainings are experiments (`pipelines.dualstyle_steps`)."""
+
+    dataset: str
+    """A name in ``datasets``: faces, the generator's own domain."""
+    style_dataset: str
+    """A name in ``datasets``: the style pictures."""
+    destylise: DestyliseConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

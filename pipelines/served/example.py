@@ -43,6 +43,28 @@ def style_signature() -> Any:
     )
 
 
+def dualstyle_signature() -> Any:
+    """Input, output and options of a served DualStyleGAN."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import DataType
+
+    pictures = (-1, -1, -1, 3)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), pictures, "photo")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), pictures)]),
+        params=ParamSchema(
+            [
+                ParamSpec("style", DataType.string, ""),
+                ParamSpec("structure", DataType.double, 0.75),
+                ParamSpec("colour", DataType.double, 1.0),
+                ParamSpec("output", DataType.string, "style"),
+                ParamSpec("psi", DataType.double, 1.0),
+            ]
+        ),
+    )
+
+
 def motion_example() -> dict[str, Any]:
     """A picture and a video of two frames, of the smallest size that shows the shapes."""
     ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
@@ -52,3 +74,8 @@ def motion_example() -> dict[str, Any]:
 def style_example() -> dict[str, Any]:
     """Two photos of the smallest size that shows the shapes."""
     return {"photo": np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)}
+
+
+def dualstyle_example() -> dict[str, Any]:
+    """Two faces of the smallest size that shows the shapes."""
+    return style_example()
