@@ -13,8 +13,9 @@ from models.style.face_config import FaceConfig
 from models.style.stylegan2.build import build_gan, debug_config
 from models.style.stylegan2.discriminator import Discriminator, group_deviation
 from models.style.stylegan2.generator import Generator, mixed
+from models.style.stylegan2.inference import prepared
 from models.style.stylegan2.layers import Upsample
-from models.style.stylegan2.modulated import ModulatedConv, ToRGB
+from models.style.stylegan2.modulated import ModulatedConv, StyledConv, ToRGB
 
 CONFIG = debug_config()
 
@@ -105,6 +106,40 @@ def test_modulated_convolution_is_that_with_weights_of_each_samples_own(size: in
     assert torch.allclose(conv.double()(x, style), expected, atol=1e-12)
     made = conv.float()(x.float(), style.float())
     assert torch.allclose(made, expected.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_one_picture_without_gradients_is_computed_another_way_to_the_same_end(up: bool) -> None:
+    torch.manual_seed(0)
+    layer = StyledConv(5, 4, 6, up=up).double()
+    nn.init.normal_(layer.activate.bias)
+    nn.init.constant_(layer.noise.weight, 0.3)
+    px = 8 * (1 + up)
+    x, style, noise = (drawn(*shape, dtype=torch.float64) for shape in ((1, 5, 8, 8), (1, 6), (1, 1, px, px)))
+    expected = layer(x, style, noise)
+    layer.conv.keep_squares()
+    with torch.no_grad():
+        assert layer.conv.is_cheaper_alone(x)
+        assert torch.allclose(layer(x, style, noise), expected, atol=1e-6)
+        assert not layer.conv.is_cheaper_alone(x.expand(2, -1, -1, -1))
+        assert not layer.conv.is_cheaper_alone(x[..., :1, :1])
+
+
+def test_prepared_networks_draw_the_same_and_leave_the_original_alone() -> None:
+    network, z = generator(), drawn(3, CONFIG.style_dim)
+    entries = {key: value.clone() for key, value in network.state_dict().items()}
+    network.train()
+    ready = prepared(network)
+    with torch.inference_mode():
+        for batch in (z, z[:1]):
+            assert torch.allclose(ready(batch), network(batch), atol=1e-5)
+    assert network.training
+    assert all(torch.equal(value, entries[key]) for key, value in network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        rough = prepared(network, bf16=True)(z)
+    wanted = network(z).detach()
+    assert float((rough - wanted).abs().mean() / wanted.std()) < 0.03
 
 
 def test_colours_are_a_modulated_convolution_added_to_the_doubled_picture() -> None:
