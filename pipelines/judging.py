@@ -11,10 +11,11 @@ from pipelines.stage import Paths
 
 if TYPE_CHECKING:
     from pipelines.evaluate import EvaluateReport
+    from pipelines.evaluate_dualstyle import DualStyleEvaluateReport
     from pipelines.evaluate_style import StyleEvaluateReport
 
 
-def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvaluateReport:
+def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvaluateReport | DualStyleEvaluateReport:
     """Judge an experiment's exported model, or a paper's method.
 
     See `pipelines.evaluate.run`, `pipelines.evaluate_style.run` and `pipelines.evaluate_methods.run`.
@@ -23,6 +24,10 @@ def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvalua
         from pipelines import evaluate_methods
 
         return evaluate_methods.run(name, params, paths)
+    if name in params.dualstyles:
+        from pipelines import evaluate_dualstyle
+
+        return evaluate_dualstyle.run(name, params, paths)
     if MODELS[params.experiment(name).preset].family == "style":
         from pipelines import evaluate_style
 

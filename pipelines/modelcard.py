@@ -14,7 +14,11 @@ from pipelines.carried import family_of
 from pipelines.report_style import FigureView, claims, counted, figures
 
 TEMPLATES = Path(__file__).parent / "templates"
-CARDS: Mapping[Family, str] = {"motion": "model_card.md.j2", "style": "style_card.md.j2"}
+CARDS: Mapping[Family, str] = {
+    "motion": "model_card.md.j2",
+    "style": "style_card.md.j2",
+    "dualstyle": "dualstyle_card.md.j2",
+}
 VARIANTS = {
     "fp16": "weights as 16 bit floats",
     "int8": "convolutions with 8 bit integers",
@@ -50,13 +54,16 @@ def model_card(name: str, *, tags: Mapping[str, str], evaluation: Mapping[str, A
     """
     source = (TEMPLATES / CARDS[family_of(tags)]).read_text(encoding="utf-8")
     template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    facts: dict[str, Any] = {"name": name, "tags": tags, "evaluation": evaluation, "size": evaluation["size_px"]}
+    if family_of(tags) == "dualstyle":
+        return str(template.render(**facts))
     drawn: dict[str, Any] = {
         "rows": rows(evaluation),
         "claims": claims(_verdict(evaluation)),
         "counted": counted(evaluation),
         "variants": variants(tags),
     }
-    return str(template.render(name=name, tags=tags, evaluation=evaluation, size=evaluation["size_px"], **drawn))
+    return str(template.render(**facts, **drawn))
 
 
 def variants(tags: Mapping[str, str]) -> tuple[VariantView, ...]:

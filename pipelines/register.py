@@ -81,23 +81,27 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
         CheckpointError: there is no trained model, or ONNX disagrees with torch.
         TrackingError: the store is away or refuses.
     """
+    if name in params.dualstyles:
+        from pipelines import register_dualstyle
+
+        return register_dualstyle.run(name, params, paths)
     started_s = time.monotonic()
     store = store_of(params, paths)
     with only_writer(paths.report("register", name)), tempfile.TemporaryDirectory() as scratch:
         experiment, opset = params.experiment(name), params.registration.onnx_opset
         family, info = MODELS[experiment.preset].family, read_info(paths.trained(name))
-        judged = _evaluation(name, paths, info.sha256)
+        judged = evaluation_of(name, paths, info.sha256)
         reader = ShardReader(paths.shards(experiment.dataset))
         graph = _exporter(family)(paths.trained(name), reader, Path(scratch), opset)
         if not graph.difference <= TOLERANCE:
             rule = f"agree with torch to {TOLERANCE}"
             raise CheckpointError(must(str(graph.onnx), rule, graph.difference, "Report this fault"))
-        tags = _tags(name, params, paths, info=info, judged=judged) | _variant_tags(graph)
+        tags = tags_of(name, params, paths, info=info, judged=judged) | _variant_tags(graph)
         tags |= {FAMILY_TAG: family, SERVED_TAG: served_as(opset, family)}
         card = model_card(name, tags=tags, evaluation=judged)
         parcel = Parcel(
             name=name,
-            run_id=_run_id(name, paths, store),
+            run_id=run_id_of(name, paths, store),
             onnx=graph.onnx,
             checkpoint=paths.trained(name),
             card=card,
@@ -112,7 +116,7 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
             decision = promote(name, params, paths)
             promoted, sentence = decision.promoted, decision.sentence
         version = find(version.uri, store)
-        report = _report(version, (promoted, sentence), graph, time.monotonic() - started_s)
+        report = report_of(version, (promoted, sentence), graph, time.monotonic() - started_s)
         write_report(paths.report("register", name), report)
     log.info("registered %s: %s", version.uri, sentence)
     return report
@@ -149,7 +153,12 @@ def _test_frames(reader: ShardReader) -> np.ndarray:
     return reader.frames(clip, positions.tolist())
 
 
-def _evaluation(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
+def evaluation_of(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
+    """The evaluate stage's report on the very weights at hand.
+
+    Raises:
+        CheckpointError: there is none, or it judges others.
+    """
     path = paths.report("evaluate", name)
     try:
         judged: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -165,7 +174,7 @@ def _evaluation(name: str, paths: Paths, weights_sha256: str) -> dict[str, Any]:
     return judged
 
 
-def _run_id(name: str, paths: Paths, store: Store) -> str | None:
+def run_id_of(name: str, paths: Paths, store: Store) -> str | None:
     """The training's run in the store, where what waits of its record is sent first; None when there is no record.
 
     A store that was emptied since gets the run anew.
@@ -181,7 +190,8 @@ def _run_id(name: str, paths: Paths, store: Store) -> str | None:
     return run_of(folder, store.uri)
 
 
-def _tags(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
+def tags_of(name: str, params: Params, paths: Paths, *, info: Any, judged: dict[str, Any]) -> dict[str, str]:
+    """A version's lineage: code, data, settings, figures, checksums, licences."""
     experiment = params.experiment(name)
     folders = [paths.shards(dataset) for dataset in experiment.datasets]
     return {
@@ -251,7 +261,8 @@ def _pretrained(train: TrainConfig) -> dict[str, str]:
     return {f"pretrained.{train.perceptual_backbone}.sha256": file_sha256(Path(path)) if Path(path).is_file() else "?"}
 
 
-def _report(version: Version, decided: tuple[bool, str], graph: Graph, seconds: float) -> RegisterReport:
+def report_of(version: Version, decided: tuple[bool, str], graph: Graph, seconds: float) -> RegisterReport:
+    """The stage's report on a version."""
     return RegisterReport(
         name=version.name,
         version=version.version,

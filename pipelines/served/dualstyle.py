@@ -166,7 +166,8 @@ def resized(pictures: Array, size_px: int) -> Array:
     matrix = _resampling(pictures.shape[1], size_px)
     rows = np.einsum("oh,nhwc->nowc", matrix, pictures.astype(np.float32))
     both = np.einsum("pw,nowc->nopc", matrix, rows)
-    return np.rint(both).clip(0, 255).astype(np.uint8) if pictures.dtype == np.uint8 else both.astype(pictures.dtype)
+    whole: Array = np.rint(both).clip(0, 255) if pictures.dtype == np.uint8 else both
+    return whole.astype(pictures.dtype)
 
 
 def _resampling(before: int, after: int) -> Array:
@@ -179,7 +180,8 @@ def _resampling(before: int, after: int) -> Array:
         low, high = np.arange(after)[:, None] * scale, (np.arange(after)[:, None] + 1) * scale
         pixel = np.arange(before)[None, :]
         weights = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares: Array = weights / weights.sum(axis=1, keepdims=True)
+    return shares.astype(np.float32)
 
 
 def _usable_providers() -> list[str]:
