@@ -41,6 +41,7 @@ def run(system: str, params: Params, paths: Paths) -> RegisterReport:
         judged = evaluation_of(system, paths, info.sha256)
         networks = {"generator": engine.generator, "encoder": engine.encoder}
         encoder, generator = export_faces(networks, Path(scratch), opset=opset)
+        generator = generator.rename(generator.with_name("dualstyle.onnx"))
         styles = write_styles(engine, Path(scratch) / "styles.npz")
         faces = _faces(ShardReader(paths.shards(params.dualstyle(system).dataset)))
         difference = compare(engine, FaceSession(generator, encoder, styles), faces)
