@@ -34,11 +34,14 @@ from preprocessing.video_types import MediaError
 FaceChoice = Literal["largest", "all"] | int
 """Which faces are taken; numbers count from the left, beginning with 1."""
 LOOK_HEIGHTS = (720, 1440)
-"""Heights at which gradients are looked at: the first finds faces of 11 % of the height, the second of 6 %."""
+"""Heights at which gradients are looked at: the first finds faces of 11 % of the height, the second of 6 %. A photo is
+at most doubled."""
 LOOK_PIXELS = 400_000
-"""A photo is scaled to so many for the network, which takes 2 to 4 s of one core and 300 MB of memory for them."""
+"""A larger photo is scaled to so many for the network, which takes 2 s of one core and 300 MB of memory for them."""
 SURE = 0.3
 """What only gradients find counts from this confidence on: a badge scores 0.1, a face from the front 1 or 2."""
+_SMALLEST_PX = 40
+"""The network finds no smaller face, and its filters must fit into the picture."""
 TOLD = 12
 """So many faces are listed in a message."""
 _CUT_SHARE = 0.04
@@ -181,7 +184,7 @@ def _candidates(photo: np.ndarray) -> list[Box]:
     """Heads, the surest detector's first."""
     heads = _by_network(photo)
     for height_px in LOOK_HEIGHTS:
-        gray, factor = small(photo, height_px)
+        gray, factor = small(photo, min(height_px, 2 * len(photo)))
         for box in FaceDetector().boxes(gray):
             head = box.scaled(factor)
             if any(iou(head, other) >= SAME_FACE_IOU for other in heads) or confidence(photo, head) >= SURE:
@@ -191,10 +194,11 @@ def _candidates(photo: np.ndarray) -> list[Box]:
 
 def _by_network(photo: np.ndarray) -> list[Box]:
     height, width = photo.shape[:2]
-    factor = math.sqrt(height * width / LOOK_PIXELS)
-    size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    kernel = cv2.INTER_AREA if factor > 1 else cv2.INTER_LINEAR
-    places = (found.rect for found in _network()(cv2.resize(photo, size, interpolation=kernel), 0))
+    factor = max(1.0, math.sqrt(height * width / LOOK_PIXELS))
+    size = (round(width / factor), round(height / factor))
+    if min(size) < _SMALLEST_PX:
+        return []
+    places = (found.rect for found in _network()(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), 0))
     found = [Box(place.left(), place.top(), place.right() + 1, place.bottom() + 1) for place in places]
     return [_head(box).scaled(factor) for box in found]
 
