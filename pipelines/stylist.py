@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from models.errors import ParamsError, Problem
+from pipelines import registry
+from pipelines.carried import family_of
 from pipelines.params import Params
 from pipelines.stage import Paths
 from pipelines.stylise_models import Device, StyleEngine, open_model
@@ -99,7 +101,7 @@ class InkStylist:
 def open_stylist(
     params: Params | None, paths: Paths, *, model: str | None, checkpoint: Path | None, device: Device = "auto"
 ) -> Stylist:
-    """What the command line names: a model version or a checkpoint of the style family.
+    """What the command line names: a DualStyleGAN's version, or a version or checkpoint of the style family.
 
     Args:
         params: of the project, for its registry; None: the environment's.
@@ -113,6 +115,12 @@ def open_stylist(
         TrackingError: no such version, or the registry is away.
         CheckpointError: no whole checkpoint, or a graph that can't be opened.
     """
+    if model is not None:
+        store = registry.store_of(params, paths)
+        if family_of(registry.find(model, store).tags) == "dualstyle":
+            from pipelines import cartoon_stylist
+
+            return cartoon_stylist.of_version(model, params, paths, device=device)
     source = open_model(params, paths, model=model, checkpoint=checkpoint, device=device)
     return InkStylist(source.name, source.engine())
 
