@@ -261,6 +261,65 @@ def report() -> None:
     typer.echo(stage(params, paths))
 
 
+@app.command("stylise-animate", rich_help_panel=STAGES)
+def stylise_animate(
+    photo: Annotated[Path, typer.Option(help="A photo with a face.")],
+    driving: Annotated[Path, typer.Option(help="The video of a face that moves it.")],
+    style: Annotated[str, typer.Option(help="A style of the stylist; none: its first.")] = "",
+    stylist: Annotated[
+        str, typer.Option(help="A version of a model that stylises.", metavar="models:/NAME@ALIAS")
+    ] = "models:/dualstyle-cartoon@champion",
+    mover: Annotated[
+        str, typer.Option(help="A version of a model that moves pictures.", metavar="models:/NAME@ALIAS")
+    ] = "models:/fomm-faces@champion",
+    out: Annotated[Path, typer.Option(help="What to write: .gif or .mp4 (keeps the driving video's sound).")] = Path(
+        "animation.gif"
+    ),
+    face: Annotated[str, typer.Option(help="Of several: largest, all, or a number from the left.")] = "",
+    box: Annotated[str, typer.Option(help="In place of --face: left,top,right,bottom of the head, in pixels.")] = "",
+    structure: Annotated[float, typer.Option(min=0, max=1, help="How much of the style's structure.")] = 0.75,
+    colour: Annotated[float, typer.Option(min=0, max=1, help="How much of the style's colours.")] = 1.0,
+    shown: Annotated[
+        str, typer.Option(help="What moves: style, structure (in the face's colours), structure-off, reconstruction.")
+    ] = "style",
+    paste_back: Annotated[bool, typer.Option("--paste-back", help="Show the whole photo, its faces moved.")] = False,
+    emoji: Annotated[bool, typer.Option("--emoji", help="A small .gif with one palette.")] = False,
+    pictures: Annotated[Path | None, typer.Option(help="Keep the face and all pictures of it in this folder.")] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Stylise the face in a photo, and move it with a video.
+
+    Examples: `inkmotion stylise-animate --photo me.jpg --driving smile.mp4 --style micah-3-000000 --out me.gif`,
+    `inkmotion stylise-animate --photo us.jpg --face all --paste-back --driving smile.mp4 --out us.mp4`,
+    `inkmotion stylise-animate --photo me.jpg --driving smile.mp4 --stylist models:/ink@champion --emoji --out me.gif`
+    """
+    from pipelines import stylise_animate as stage
+    from pipelines.animate import AnimateOptions, open_engine
+    from pipelines.palette_gif import Emoji
+    from pipelines.photo_faces import parse_box, parse_choice
+    from pipelines.stylist import open_stylist
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"must be auto, cpu or cuda; got {device}.", param_hint="--device")
+    options = stage.StyliseAnimateOptions(
+        face=parse_choice(face) if face else None,
+        box=parse_box(box) if box else None,
+        structure=structure,
+        colour=colour,
+        shown=shown,  # type: ignore[arg-type]
+        paste_back=paste_back,
+        motion=AnimateOptions(max_frames=max_frames),
+        emoji=Emoji() if emoji else None,
+        pictures=pictures,
+    )
+    params, paths = store()
+    styles = open_stylist(params, paths, model=stylist, checkpoint=None, device=device)  # type: ignore[arg-type]
+    engine = open_engine(params, paths, model=mover, checkpoint=None, device=device)  # type: ignore[arg-type]
+    chosen = style or styles.styles[0]
+    show(stage.run(photo, chosen, driving, out, stylist=styles, mover=engine, options=options))
+
+
 @app.command(rich_help_panel=STAGES)
 def animate(
     model: Annotated[str | None, typer.Option(help="A model version.", metavar="models:/NAME@ALIAS")] = None,
