@@ -52,7 +52,7 @@ class EqualLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         bias = self.bias if self.lr == 1 else self.bias * self.lr
-        out = F.linear(x, self.weight * self.scale, bias)
+        out = F.linear(x, self.weight if self.scale == 1 else self.weight * self.scale, bias)
         return leaky(out) if self.activate else out
 
 
@@ -91,11 +91,12 @@ class Blur(nn.Module):
         self.kernel: Tensor
         self.padding, self.stride = padding, stride
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, (H + 2 padding - 4) / stride + 1, ...)."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, (H + 2 padding - 4) / stride + 1, ...), plus a bias a channel (C,)."""
         channels = x.shape[1]
         weight = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
-        return F.conv2d(x, weight, stride=self.stride, padding=self.padding, groups=channels)
+        shift = None if bias is None else bias.to(x.dtype)
+        return F.conv2d(x, weight, shift, stride=self.stride, padding=self.padding, groups=channels)
 
 
 class Upsample(nn.Module):

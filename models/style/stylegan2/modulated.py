@@ -35,6 +35,13 @@ class ModulatedConv(nn.Module):
         self.blur = Blur(padding=1, gain=4.0) if up else None
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
         self.demodulate, self.padding = demodulate, kernel_size // 2
+        self.register_buffer("squares", None, persistent=False)
+        self.squares: Tensor | None
+
+    @torch.no_grad()
+    def keep_squares(self) -> None:
+        """Compute once what demodulation needs of the weights. They must not change from here on."""
+        self.squares = wide(self.weight.detach()).square().sum((2, 3))
 
     def scales(self, style: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the style (B, D) multiplies: the input by (B, in), and the output by (B, out) where it demodulates."""
@@ -42,8 +49,8 @@ class ModulatedConv(nn.Module):
             into = self.modulation(wide(style)) * self.scale
             if not self.demodulate:
                 return into, None
-            power = F.linear(into.square(), self.weight.square().sum((2, 3)))
-            return into, torch.rsqrt(power + EPSILON)
+            squares = self.weight.square().sum((2, 3)) if self.squares is None else self.squares
+            return into, torch.rsqrt(F.linear(into.square(), squares) + EPSILON)
 
     def convolve(self, x: Tensor, into: Tensor) -> Tensor:
         """The convolution of the scaled input, to twice the size where asked for; not demodulated.
@@ -60,6 +67,32 @@ class ModulatedConv(nn.Module):
             return F.conv2d(x, self.weight, padding=self.padding)
         wider: Tensor = self.blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
         return wider
+
+    def convolve_one(self, x: Tensor, into: Tensor, out: Tensor, bias: Tensor) -> Tensor:
+        """The same for a single sample, by weights of its own: scales and bias then cost no passes over the features.
+
+        Args:
+            x: (1, in, H, W).
+            into: (1, in).
+            out: (1, out).
+            bias: added to the demodulated result, (out,).
+
+        Returns:
+            (1, out, H, W), or (1, out, 2H, 2W).
+        """
+        own = self.weight * (out[0, :, None, None, None] * into[0, :, None, None])
+        if self.blur is None:
+            return F.conv2d(x, own.to(x.dtype), bias.to(x.dtype), padding=self.padding)
+        wider: Tensor = self.blur(F.conv_transpose2d(x, own.to(x.dtype).transpose(0, 1), stride=2), bias)
+        return wider
+
+    def is_cheaper_alone(self, x: Tensor) -> bool:
+        """Whether `convolve_one` may be used, without gradients, and passes over fewer numbers than `convolve`."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.shape[0] != 1:
+            return False
+        out_channels, in_channels = self.weight.shape[:2]
+        grown = 1 if self.blur is None else 4
+        return x.shape[2] * x.shape[3] * (in_channels + grown * out_channels) > self.weight.numel()
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Convolve.
@@ -114,13 +147,15 @@ class StyledConv(nn.Module):
         """
         into, out = self.conv.scales(style)
         assert out is not None, "styled convolutions demodulate"
-        made = self.conv.convolve(x, into)
         # The leaky ReLU's gain goes in front of it, where it costs nothing: it is linear in positive factors.
-        gain, bias, grain = (
-            (part * GAIN).to(made.dtype)
-            for part in (out[:, :, None, None], self.activate.bias[:, None, None], noise * self.noise.weight)
-        )
-        return F.leaky_relu_(torch.addcmul(bias, made, gain).add_(grain), LEAK)
+        out, bias, grain = out * GAIN, self.activate.bias * GAIN, noise * (self.noise.weight * GAIN)
+        if self.conv.is_cheaper_alone(x):
+            made = self.conv.convolve_one(x, into, out, bias)
+        else:
+            made = self.conv.convolve(x, into)
+            gain, shift = (part.to(made.dtype) for part in (out[:, :, None, None], bias[:, None, None]))
+            made = torch.addcmul(shift, made, gain)
+        return F.leaky_relu_(made.add_(grain.to(made.dtype)), LEAK)
 
 
 class ToRGB(nn.Module):
