@@ -26,8 +26,8 @@ class AdversarialConfig:
     mixing: float = 0.9
     """Share of the pictures made of two codes, that change at a layer drawn at random."""
     ada_target: float | None = 0.6
-    """Share of real pictures' scores that are above 0, towards which augmentation moves; null: its probability stays at
-    ``ada_initial``."""
+    """Mean sign of the real pictures' scores (1: all above 0, 0: half of them), towards which augmentation moves; null:
+    its probability stays at ``ada_initial``."""
     ada_initial: float = 0.0
     ada_images: float = 500_000.0
     """After so many pictures the probability can have gone from 0 to 1."""

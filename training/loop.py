@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -13,13 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from models.errors import InkmotionError, TrainingError, must
 from training.config import TrainConfig
 from training.ema import MovingAverage
 from training.feed import PairBatch
 from training.optim import clip
-from training.phases import Batch, Phase, PhaseOutput, Recipe, distribute
+from training.phases import Batch, Phase, PhaseOutput, Recipe, distribute, joined, part_of
 from training.progress import Progress, memory_mb
 from training.state import TrainState
 from training.world import World
@@ -63,9 +65,8 @@ class Trainer:
 
     def _run(self, phase: Phase, module: nn.Module, batch: Batch, carry: dict[str, Tensor]) -> dict[str, float]:
         phase.optimizer.zero_grad(set_to_none=True)
-        output = module(batch, carry)
+        output = joined([self._forth_and_back(phase, module, part, batch, carry) for part in range(phase.parts)])
         values = self._agreed(phase, output)
-        torch.autograd.backward(torch.stack(list(output.losses.values())).sum())
         trained = [parameter for group in phase.optimizer.param_groups for parameter in group["params"]]
         norm = clip(trained, phase.max_grad_norm)
         if not math.isfinite(norm):  # after the reduction, and so on all ranks alike
@@ -74,6 +75,14 @@ class Trainer:
         phase.optimizer.step()
         carry.update(output.carry)
         return {**values, f"grad_norm/{phase.name}": norm}
+
+    def _forth_and_back(self, phase: Phase, module: nn.Module, part: int, batch: Batch, carry: Batch) -> PhaseOutput:
+        """One part of a batch; its gradients are added to those of the parts before, over the ranks after the last."""
+        waits = part < phase.parts - 1 and isinstance(module, DistributedDataParallel)
+        with module.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator] # not narrowed by `waits`
+            output: PhaseOutput = module(part_of(batch, part, phase.parts), part_of(carry, part, phase.parts))
+            torch.autograd.backward(torch.stack(list(output.losses.values())).sum() / phase.parts)
+        return output
 
     def _agreed(self, phase: Phase, output: PhaseOutput) -> dict[str, float]:
         """Means over the ranks; every rank sees every other's numbers, so all stop or none."""

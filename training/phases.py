@@ -49,6 +49,8 @@ class Phase:
     """Before it the phase stands still, and its schedule with it."""
     stop_step: int | None = None
     """The phase runs before this step only; None: to the end."""
+    parts: int = 1
+    """The batch goes through the module in so many parts, whose gradients are added: the memory of one of them."""
     max_grad_norm: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     """Of losses and figures, by name: beyond it, to either side, the training has diverged and stops."""
@@ -86,6 +88,25 @@ class Recipe(Protocol):
     def pictures(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> dict[str, np.ndarray]:
         """Named grids to look at, each uint8, (H, W, 3)."""
         ...
+
+
+def part_of(rows: Batch, part: int, parts: int) -> Batch:
+    """Every ``parts``-th row of all tensors from row ``part`` on: what that rank of ``parts`` would have."""
+    return rows if parts == 1 else {name: value[part::parts] for name, value in rows.items()}
+
+
+def joined(outputs: Sequence[PhaseOutput]) -> PhaseOutput:
+    """What the parts of a batch gave, as the whole would: mean losses and figures, and the rows in their order."""
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def means(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.stack([terms[name].detach() for terms in each]).mean() for name in each[0]}
+
+    carry = {
+        name: torch.stack([output.carry[name] for output in outputs], 1).flatten(0, 1) for name in outputs[0].carry
+    }
+    return PhaseOutput(means([output.losses for output in outputs]), carry, means([out.figures for out in outputs]))
 
 
 def distribute(phase: Phase, world: World, *, deterministic: bool) -> nn.Module:
