@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.errors import TrainingError, must
+from models.style.face_config import FaceConfig
+from training.codes import read_codes
+from training.dualstyle_feed import DualStyleFeed
 from training.face_config import FaceTrainConfig
 from training.face_validation import EncodedValidation, MadeValidation
 from training.feed import Feed, ShardReader
 from training.job import TrainJob
 from training.pictures_feed import PictureFeed
+from training.runfolder import fetch_folder
+from training.styled_validation import StyledValidation
 from training.world import World
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ def open_material(job: TrainJob) -> Material:
         CheckpointError: the codes are missing, or are not of these style pictures.
         TrainingError: the pictures are smaller than the networks'.
     """
-    return _Pictures(job)
+    return _Styled(job) if job.style_shards is not None else _Pictures(job)
 
 
 class _Pictures:
@@ -47,6 +52,44 @@ class _Pictures:
     def validation(self, recipe: Any, world: World) -> Judges:
         kind = EncodedValidation if self.preset == "psp" else MadeValidation
         return kind(self.reader, recipe, world, num_pictures=self.train.num_validation_pictures, size_px=self.size_px)
+
+
+class _Styled:
+    """Faces, and style pictures with the codes that destylisation found: DualStyleGAN's target domain."""
+
+    def __init__(self, job: TrainJob) -> None:
+        from training.material import material_sha256
+
+        assert isinstance(job.train, FaceTrainConfig), "a face preset has a face training"
+        assert job.style_shards is not None, "the target domain has style pictures"
+        assert isinstance(job.model, FaceConfig), "a face preset has a face's networks"
+        self.train, self.size_px = job.train, job.model.size_px
+        self.photos, self.styles = ShardReader(job.shards), ShardReader(job.style_shards)
+        check_size(self.photos, self.size_px)
+        check_size(self.styles, self.size_px)
+        if "codes" not in job.parts:
+            fix = "Run inkmotion destylise first"
+            raise TrainingError(must("the training", "have the codes of its style pictures", "none", fix))
+        with fetch_folder(job.parts["codes"]) as folder:
+            self.codes = read_codes(folder)
+        self.codes.check_fits(job.model.num_styles, job.model.style_dim)
+        self.sha256 = material_sha256([self.photos.folder, self.styles.folder])
+
+    def feed(self, world: World) -> Feed:
+        from training.material import feed_options
+
+        options = feed_options(self.train, world)
+        return DualStyleFeed(self.photos, self.styles, self.codes, options, size_px=self.size_px)
+
+    def validation(self, recipe: Any, world: World) -> Judges:
+        return StyledValidation(
+            self.photos,
+            self.styles,
+            self.codes,
+            recipe,
+            num_photos=self.train.num_validation_pictures,
+            size_px=self.size_px,
+        )
 
 
 def check_size(reader: ShardReader, size_px: int) -> None:
