@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from models.errors import InkmotionError, must
@@ -11,6 +12,7 @@ from preprocessing.video_types import VideoInfo
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".gif")
+_FLAGS = re.compile(r" \(--[^)]*\)")
 
 
 def check_photo(path: Path | None, *, max_bytes: int) -> Path:
@@ -48,14 +50,14 @@ def check_driving(path: Path | None, *, max_bytes: int, max_seconds: float) -> V
         raise MediaError(must(chosen.name, "be a video of 2 frames or more", "one picture", fix), "one-frame")
     seconds = info.num_frames / info.fps if info.fps > 0 else 0.0
     if seconds > max_seconds:
-        got, fix = f"{seconds:.1f} s", "Cut it, or start the studio with a larger --max-seconds"
+        got, fix = f"{seconds:.1f} s", "Cut it, or start the studio with more (--max-seconds)"
         raise MediaError(must(chosen.name, f"last {max_seconds:g} s at most", got, fix), "too-long")
     return info
 
 
 def sentence(error: InkmotionError) -> str:
-    """An error as the page says it: one line, files by their names alone."""
-    words = " ".join(str(error).split()).split(" ")
+    """An error as the page says it: one line, files by their names alone, no flags of the command line."""
+    words = _FLAGS.sub("", " ".join(str(error).split())).split(" ")
     return " ".join(_named(word) for word in words)
 
 

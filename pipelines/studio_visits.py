@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HISTORY = 12
 """Results that a visit keeps."""
@@ -17,7 +18,7 @@ PREFIX = "inkmotion-studio-"
 
 
 class VisitEnded(Exception):
-    """Work is asked for by a page that was closed."""
+    """Something is asked for by a page that was closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,20 @@ class Visit:
     folder: Path
     past: deque[Made] = field(default_factory=deque)
     """Newest first."""
+    seen: Any = None
+    """What was found in its photo."""
+    uploads: set[Path] = field(default_factory=set)
+    """Files that it was given."""
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set when the page was closed; work looks at it between frames."""
+    """Set when the page was closed."""
+    halted: threading.Event = field(default_factory=threading.Event)
+    """Set when its reader wants no more of what is being made."""
     _working: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_over(self) -> bool:
+        """Whether work shall stop; it asks between frames."""
+        return self.ended.is_set() or self.halted.is_set()
 
     def keep(self, made: Made) -> None:
         """Put a result first in the history; the oldest ones beyond `HISTORY` are removed with their files."""
@@ -62,6 +73,7 @@ class Visit:
         with self._lock:
             if self.ended.is_set():
                 raise VisitEnded
+            self.halted.clear()
             place = Path(tempfile.mkdtemp(dir=self.folder, prefix="work-"))
             self._working += 1
         try:
@@ -92,7 +104,7 @@ class Visits:
     """All open pages.
 
     Args:
-        root: below which each gets its folder.
+        root: below which each gets its folder, and uploads lie.
     """
 
     def __init__(self, root: Path) -> None:
@@ -107,12 +119,28 @@ class Visits:
                 self._open[key] = Visit(folder=Path(tempfile.mkdtemp(dir=self._root, prefix="visit-")))
             return self._open[key]
 
+    def open(self, key: str) -> Visit:
+        """The visit of a page that is open.
+
+        Raises:
+            VisitEnded: it was closed, or never begun.
+        """
+        with self._lock:
+            if key not in self._open:
+                raise VisitEnded
+            return self._open[key]
+
     def end(self, key: str) -> None:
-        """The page was closed; one that was never begun is none to end."""
+        """The page was closed: its folder goes, and its uploads that no other page has; never begun, it has none."""
         with self._lock:
             visit = self._open.pop(key, None)
-        if visit is not None:
-            visit.end()
+            if visit is None:
+                return
+            others = set().union(*(other.uploads for other in self._open.values()))
+            for path in visit.uploads - others:
+                if self._root in path.parents:
+                    path.unlink(missing_ok=True)
+        visit.end()
 
     def end_all(self) -> None:
         """The studio closes."""
