@@ -1,0 +1,166 @@
+"""The studio's page: what stands where. What happens when it is touched stands in `pipelines.studio_events`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData, ImageData
+
+from pipelines.studio_media import PHOTO_SUFFIXES, VIDEO_SUFFIXES
+
+HEAD = """<h1>inkmotion studio</h1>
+<p>A face from a photo, drawn in a style, moved by a video. Nothing leaves this machine.</p>"""
+
+from gradio.events import Dependency
+
+class PhotoInput(gr.Image):
+    """A picture's file as it was given: what is wrong with it is found by `pipelines.studio_media`."""
+
+    is_template = True
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """Its path."""
+        return payload.path if payload is not None else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+class VideoInput(gr.Video):
+    """A video's file as it was given."""
+
+    is_template = True
+
+    def preprocess(self, payload: FileData | None) -> str | None:
+        """Its path."""
+        return payload.path if payload is not None else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Media that the page offers to those who have none at hand."""
+
+    photos: Sequence[Path] = ()
+    videos: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The page's parts that events read or write."""
+
+    photo: Any
+    photo_note: Any
+    faces: Any
+    face: Any
+    stylist: Any
+    styles: Any
+    style: Any
+    structure: Any
+    colour: Any
+    driving: Any
+    mover: Any
+    run: Any
+    stop: Any
+    picture: Any
+    still: Any
+    gif: Any
+    mp4: Any
+    history: Any
+
+
+def parts_of_page(samples: Samples) -> Parts:
+    """Lay the page out; inside a block of gradio's."""
+    gr.HTML(HEAD, elem_id="head")
+    with gr.Row(elem_id="columns"):
+        with gr.Column(scale=5, min_width=300):
+            given = (*_photo(samples), *_style(), *_motion(samples))
+        with gr.Column(scale=4, min_width=300, elem_id="result"):
+            made = _result()
+    return Parts(*given, *made)
+
+
+def _photo(samples: Samples) -> tuple[Any, ...]:
+    gr.Markdown("### 1 · Photo")
+    photo = PhotoInput(
+        type="filepath",
+        sources=["upload", "webcam", "clipboard"],
+        show_label=False,
+        height=280,
+        buttons=[],
+        elem_id="photo",
+        placeholder=f"Drop a photo of a face here\n{', '.join(PHOTO_SUFFIXES)}",
+    )
+    if samples.photos:
+        gr.Examples([[str(path)] for path in samples.photos], inputs=photo, label="Samples", elem_id="photos")
+    note = gr.Markdown("", elem_id="photo-note", visible=False)
+    faces = gallery("Faces in the photo", "faces", visible=False)
+    return photo, note, faces, gr.State(None)
+
+
+def _style() -> tuple[Any, ...]:
+    gr.Markdown("### 2 · Style")
+    with gr.Group():
+        stylist = gr.Dropdown(choices=[], value=None, label="Model that draws", elem_id="stylist", filterable=False)
+        styles = gallery("Styles", "styles", visible=True)
+        style = gr.State(None)
+        with gr.Row():
+            structure = gr.Slider(0, 1, 1, step=0.05, label="Structure", elem_id="structure", buttons=[])
+            colour = gr.Slider(0, 1, 1, step=0.05, label="Colour", elem_id="colour", buttons=[])
+    return stylist, styles, style, structure, colour
+
+
+def _motion(samples: Samples) -> tuple[Any, ...]:
+    gr.Markdown("### 3 · Movement")
+    driving = VideoInput(
+        sources=["upload", "webcam"],
+        show_label=False,
+        height=240,
+        buttons=[],
+        elem_id="driving",
+    )
+    if samples.videos:
+        gr.Examples([[str(path)] for path in samples.videos], inputs=driving, label="Samples", elem_id="videos")
+    mover = gr.Dropdown(choices=[], value=None, label="Model that animates", elem_id="mover", filterable=False)
+    with gr.Row():
+        run = gr.Button("Animate", variant="primary", size="lg", scale=4, elem_id="run")
+        stop = gr.Button("Stop", size="lg", scale=1, min_width=90, elem_id="stop")
+    return driving, mover, run, stop
+
+
+def _result() -> tuple[Any, ...]:
+    gr.Markdown("### Animation")
+    fixed: dict[str, Any] = {"interactive": False, "height": 340, "buttons": []}
+    picture = gr.Image(label="Animated", elem_id="picture", **fixed)
+    with gr.Row():
+        gif = gr.DownloadButton("Download GIF", interactive=False, elem_id="gif", min_width=120)
+        mp4 = gr.DownloadButton("Download mp4", interactive=False, elem_id="mp4", min_width=120)
+    still = gr.Image(label="Drawn", elem_id="still", interactive=False, height=200, buttons=[], visible=False)
+    history = gallery("Made so far", "history", visible=False, columns=4)
+    return picture, still, gif, mp4, history
+
+
+def gallery(label: str, name: str, *, visible: bool, columns: int = 5) -> Any:
+    """Small pictures of which one can be touched."""
+    return gr.Gallery(
+        label=label,
+        elem_id=name,
+        columns=columns,
+        height="auto",
+        allow_preview=False,
+        buttons=[],
+        interactive=False,
+        object_fit="cover",
+        visible=visible,
+        format="png",
+    )
