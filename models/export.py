@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError, must
 from models.export_parts import joined, publish
+from models.export_tracing import Traced, evaluating, quiet, traced
 from models.motion.avd import AvdNetwork
 from models.motion.config import MotionConfig
 from models.motion.generator import EncodedSource, Generator
 from models.motion.keypoints import Detector, Keypoints
-
-if TYPE_CHECKING:
-    from onnxscript import ir
 
 Tensors = tuple[Tensor, ...]
 
@@ -66,8 +59,8 @@ def export_motion(networks: Mapping[str, nn.Module], config: MotionConfig, path:
     """
     detector, generator, avd = _checked(networks)
     given = [network for network in (detector, generator, avd) if network is not None]
-    with _evaluating(given), _quiet():
-        graphs = [_exported(part, opset) for part in _parts(detector, generator, avd, config)]
+    with evaluating(given), quiet():
+        graphs = [traced(part, opset) for part in _parts(detector, generator, avd, config)]
         publish(joined(graphs, opset), path)
 
 
@@ -139,18 +132,7 @@ def _present(keypoints: Keypoints) -> Tensors:
     return tuple(part for part in keypoints if part is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """What is exported as one branch, with examples of sizes that a tracer does not take for constants (0 and 1)."""
-
-    module: nn.Module
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    examples: tuple[Any, ...]
-    dynamic_shapes: tuple[Any, ...]
-
-
-def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, config: MotionConfig) -> Iterator[_Part]:
+def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, config: MotionConfig) -> Iterator[Traced]:
     device, size = next(generator.parameters()).device, config.size_px
     frames, moves = torch.export.Dim("frames", min=1), torch.export.Dim("moves", min=1)
     driving = torch.rand(2, 3, size, size, device=device)
@@ -163,21 +145,21 @@ def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, con
     moved = tuple(f"motion_{name}" for name in parts)
     fixed: dict[int, Any] = {}
     still_shapes, motion_shapes = (fixed,) * len(still), ({0: moves},) * len(motion)
-    yield _Part(
+    yield Traced(
         module=detect,
         inputs=("driving",),
         outputs=tuple(f"keypoint_{name}" for name in parts),
         examples=(driving,),
         dynamic_shapes=({0: frames},),
     )
-    yield _Part(
+    yield Traced(
         module=encode,
         inputs=("source",),
         outputs=tuple(f"encoded_{name}" for name in kept),
         examples=(source,),
         dynamic_shapes=(fixed,),
     )
-    yield _Part(
+    yield Traced(
         module=_Render(generator, is_turned=config.estimate_jacobian),
         inputs=("source", *(f"source_{name}" for name in kept), *from_source, *moved),
         outputs=("prediction",),
@@ -185,56 +167,10 @@ def _parts(detector: Detector, generator: Generator, avd: AvdNetwork | None, con
         dynamic_shapes=(fixed, (fixed,) * len(encoded), still_shapes, motion_shapes),
     )
     if avd is not None:
-        yield _Part(
+        yield Traced(
             module=_Disentangle(avd),
             inputs=(*from_source, *moved),
             outputs=tuple(f"avd_{name}" for name in parts),
             examples=(still, motion),
             dynamic_shapes=(still_shapes, motion_shapes),
         )
-
-
-def _exported(part: _Part, opset: int) -> ir.Model:
-    program = torch.onnx.export(
-        part.module.eval(),
-        args=part.examples,
-        input_names=list(part.inputs),
-        output_names=list(part.outputs),
-        dynamic_shapes=part.dynamic_shapes,
-        opset_version=opset,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None, "the dynamo exporter returns its program"
-    return program.model
-
-
-@contextlib.contextmanager
-def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode inside, and each network's own mode again after."""
-    modes = [network.training for network in networks]
-    try:
-        for network in networks:
-            network.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints progress, and warns of what its own libraries do; neither tells a user anything."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.export import _evaluating, _quiet
 from models.export_parts import publish
+from models.export_tracing import Traced, evaluating, quiet, traced
 from models.style.stylegan2.generator import Generator
 
 
@@ -25,20 +25,15 @@ def export_generator(generator: Generator, path: Path, *, psi: float = 1.0, opse
         opset: version of ONNX's operator set.
     """
     example = torch.zeros(2, generator.config.style_dim, device=generator.mean_style.device)
-    with _evaluating([generator]), _quiet():
-        program = torch.onnx.export(
-            _Truncated(generator, psi).eval(),
-            args=(example,),
-            input_names=["z"],
-            output_names=["picture"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            opset_version=opset,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        assert program is not None, "the dynamo exporter returns its program"
-        publish(program.model, path)
+    part = Traced(
+        module=_Truncated(generator, psi),
+        inputs=("z",),
+        outputs=("picture",),
+        examples=(example,),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+    )
+    with evaluating([generator]), quiet():
+        publish(traced(part, opset), path)
 
 
 class _Truncated(nn.Module):
