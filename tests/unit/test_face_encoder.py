@@ -216,3 +216,11 @@ def test_without_test_pictures_nothing_is_judged(tmp_path: Path) -> None:
     reader = ShardReader(kit.write_shards(tmp_path, num_frames=1, num_test=0))
     judge = EncodedValidation(reader, recipe_of(made), World(), num_pictures=8, size_px=MODEL.size_px)
     assert judge.run(made.judged()) == {}
+
+
+def test_mixed_precision_trains_alike() -> None:
+    full, mixed = (trainer(precision=precision).step(batch(0)) for precision in ("fp32", "bf16"))
+    assert mixed.keys() == full.keys()
+    for name in ("loss/encoder/l2", "loss/encoder/code"):
+        assert mixed[name] == pytest.approx(full[name], rel=0.1)
+        assert mixed[name] != full[name]

@@ -257,3 +257,11 @@ def test_the_training_learns_a_colour() -> None:
     for step in range(40):
         made.step(PairBatch(colour, colour, np.arange(step * BATCH, (step + 1) * BATCH)))
     assert distance() < 0.6 * before
+
+
+def test_mixed_precision_trains_alike() -> None:
+    full, mixed = (trainer(precision=precision).step(batch(0)) for precision in ("fp32", "bf16"))
+    assert mixed.keys() == full.keys()
+    for name in ("loss/generator/gan", "loss/discriminator/real", "loss/path/penalty"):
+        assert mixed[name] == pytest.approx(full[name], rel=0.1)
+        assert mixed[name] != full[name] or name == "loss/path/penalty"
