@@ -1,7 +1,6 @@
 """How DualStyleGAN's extrinsic path is fine-tuned, in the source domain and then in the target domain.
 
-`dualstyle_phases` holds the phases, `dualstyle_losses` the losses. Every draw is keyed by the sample, and what a whole
-step does alike by the step: nothing depends on ranks, nor on where a training was interrupted.
+`dualstyle_samples` draws what a step needs, `dualstyle_phases` holds the phases, `dualstyle_losses` the losses.
 """
 
 from __future__ import annotations
@@ -14,31 +13,43 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.errors import ClipError, ParamsError, Problem, must
+from models.errors import ParamsError, Problem
 from models.perceptual import build_perceptual
 from models.style.dualstylegan import DualStyleGenerator
 from models.style.face_config import FaceConfig
+from models.style.face_networks import build_dualstyle
 from models.style.psp import Encoder
 from models.style.stylegan2.generator import mixed
-from training import pictures
+from training import ada, pictures
 from training.dualstyle_feed import CodedBatch
 from training.face_config import FaceTrainConfig, StyleTransferConfig
 from training.feed import PairBatch
 from training.optim import adam, schedule
 from training.phases import Batch, Phase
-from training.randomness import keyed
 from training.recipes.dualstyle_phases import (
     Around,
     DiscriminatorPhase,
-    Embed,
+    PathPhase,
     SlopePhase,
     SourcePhase,
     TargetPhase,
 )
+from training.recipes.dualstyle_samples import Samples
+from training.recipes.face_encoder import Identity
+from training.recipes.face_gan_phases import PathMean
 from training.recipes.motion_phases import Precision
 from training.speed import chosen
 
 PICTURED = 4
+
+
+def build_networks(config: FaceConfig) -> dict[str, nn.Module]:
+    """Fresh networks of a training: those of DualStyleGAN, and what else a checkpoint has to hold.
+
+    ``augmentation`` and ``path`` have no weights: their buffers are the augmentation's probability and the running mean
+    of the path's length.
+    """
+    return {**build_dualstyle(config), "augmentation": ada.Augmentation(), "path": PathMean()}
 
 
 def build(
@@ -49,19 +60,19 @@ def build(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     perceptual: nn.Module | None = None,
-    embed: Embed | None = None,
+    identity: Identity | None = None,
 ) -> DualStyleRecipe:
     """Set up the fine-tuning of a DualStyleGAN.
 
     Args:
-        networks: of `models.style.face_networks.build_dualstyle`; moved to ``device`` and ``dtype``. The generator's
-            StyleGAN2 and the encoder are trained already, and stand still.
+        networks: of `build_networks`; moved to ``device`` and ``dtype``. The generator's StyleGAN2 and the encoder are
+            trained already, and stand still. The augmentation's probability is set to ``gan.ada_initial``.
         model: their configuration.
         train: learning rates, precision, weights of the losses.
         device: where the training computes.
         dtype: of the weights.
         perceptual: features that the losses rest on; the configured backbone unless given.
-        embed: tells faces apart; the backbone's deepest features unless given.
+        identity: a face recogniser; the backbone's deepest features unless given.
 
     Raises:
         ParamsError: the losses do not fit the domain or the networks.
@@ -69,11 +80,12 @@ def build(
     _check(model, train.transfer)
     for network in networks.values():
         network.to(device=device, dtype=dtype).train()
+    cast(ada.Augmentation, networks["augmentation"]).probability.fill_(train.gan.ada_initial)
     if perceptual is None:
         weights = Path(train.perceptual_weights) if train.perceptual_weights else None
         perceptual = build_perceptual(train.perceptual_backbone, weights)
     perceptual.to(device=device, dtype=dtype)
-    return DualStyleRecipe(networks, train=train, device=device, dtype=dtype, perceptual=perceptual, embed=embed)
+    return DualStyleRecipe(networks, train=train, device=device, dtype=dtype, perceptual=perceptual, identity=identity)
 
 
 class DualStyleRecipe:
@@ -89,7 +101,7 @@ class DualStyleRecipe:
         device: torch.device,
         dtype: torch.dtype,
         perceptual: nn.Module,
-        embed: Embed | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.networks: Mapping[str, nn.Module] = dict(networks)
         self.train, self.transfer, self.device, self.dtype = train, train.transfer, device, dtype
@@ -105,17 +117,26 @@ class DualStyleRecipe:
             discriminator=self.networks["discriminator"],
             encoder=self.encoder,
             perceptual=perceptual,
-            embed=embed,
+            augmentation=cast(ada.Augmentation, self.networks["augmentation"]),
+            path=cast(PathMean, self.networks["path"]),
+            batch_size=train.batch_size,
+            parts=train.accumulate,
+            identity=identity,
         )
-        self.phases: Sequence[Phase] = [self._making(), *self._judging()]
+        self.samples = Samples(train, self.generator, device, dtype)
+        self.phases: Sequence[Phase] = [*self._making(), *self._judging()]
 
-    def _making(self) -> Phase:
-        """The extrinsic path's phase."""
-        module = (SourcePhase if self.transfer.domain == "source" else TargetPhase)(self.around)
-        module.to(self.device)
+    def _making(self) -> list[Phase]:
+        """The extrinsic path's phase and its path length's, which train with one optimiser."""
+        gan, make = self.train.gan, SourcePhase if self.transfer.domain == "source" else TargetPhase
         groups = {"residuals": self.generator.residuals, "style": self.generator.style}
-        optimizer = self._adam(self.train.lr_generator, groups, every_n_steps=None)
-        return self._phase("generator", module, optimizer)
+        every = gan.path_every_steps if gan.path_length else None
+        optimizer = self._adam(self.train.lr_generator, groups, every)
+        phases = [self._phase("generator", make(self.around).to(self.device), optimizer)]
+        if every is not None:
+            module = PathPhase(self.around).to(self.device)
+            phases.append(self._phase("path", module, optimizer, every_n_steps=every))
+        return phases
 
     def _judging(self) -> list[Phase]:
         """The discriminator's phase and its penalty's, which train with one optimiser."""
@@ -123,29 +144,33 @@ class DualStyleRecipe:
             return []
         discriminator, gan = self.networks["discriminator"], self.train.gan
         every = gan.r1_every_steps if gan.r1 else None
-        groups = {"discriminator": discriminator}
-        optimizer = self._adam(self.train.lr_discriminator, groups, every_n_steps=every)
+        optimizer = self._adam(self.train.lr_discriminator, {"discriminator": discriminator}, every)
         phases = [self._phase("discriminator", DiscriminatorPhase(discriminator, self.around), optimizer)]
         if every is not None:
-            slope = SlopePhase(discriminator, self.around)
-            phases.append(Phase(name="r1", module=slope, optimizer=optimizer, every_n_steps=every))
+            phases.append(self._phase("slope", SlopePhase(discriminator, self.around), optimizer, every_n_steps=every))
         return phases
 
-    def _adam(
-        self, rate: float, networks: Mapping[str, nn.Module], *, every_n_steps: int | None
-    ) -> torch.optim.Optimizer:
-        """Adam; where a penalty takes a further step every n, slower by n / (n + 1) (Karras et al., appendix B)."""
-        share = 1.0 if every_n_steps is None else every_n_steps / (every_n_steps + 1)
+    def _adam(self, rate: float, networks: Mapping[str, nn.Module], every: int | None) -> torch.optim.Optimizer:
+        """Adam that steps once more for a penalty ``every`` few steps, and so learns and forgets less.
+
+        Karras et al., CVPR 2020, appendix B.
+        """
+        share = 1.0 if every is None else every / (every + 1)
         first, second = self.train.adam_betas
         groups = {name: (network.parameters(), rate * share) for name, network in networks.items()}
         return adam(groups, (first**share, second**share), fused=chosen(self.train, self.device).fused_optimizer)
 
-    def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> Phase:
+    def _phase(
+        self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, *, every_n_steps: int | None = None
+    ) -> Phase:
+        """A phase of every step, with the schedule of its optimiser, or of every n-th one."""
         return Phase(
             name=name,
             module=module,
             optimizer=optimizer,
-            scheduler=schedule(optimizer, self.train),
+            scheduler=schedule(optimizer, self.train) if every_n_steps is None else None,
+            every_n_steps=every_n_steps or 1,
+            parts=self.train.accumulate,
             max_grad_norm=self.train.max_grad_norm,
         )
 
@@ -158,56 +183,7 @@ class DualStyleRecipe:
         Raises:
             ClipError: codes are missing.
         """
-        step = int(pairs.items.min()) // self.train.batch_size
-        if self.transfer.domain == "source":
-            return self._of_source(pairs, step)
-        if not isinstance(pairs, CodedBatch):
-            fix = "Destylise the style pictures first"
-            raise ClipError(must("the style pictures", "come with their codes", "none", fix))
-        return self._of_target(pairs, step)
-
-    def _of_source(self, pairs: PairBatch, step: int) -> Batch:
-        return {
-            "real": self._image(pairs.source),
-            "z1": self._normal(pairs, "z1"),
-            "z2": self._normal(pairs, "z2"),
-            "layer": self._alike(pairs, layer_at(self.transfer, step)),
-            "encoded": self._alike(pairs, falls_to(step, self.transfer.encoded_share)),
-        }
-
-    def _of_target(self, pairs: CodedBatch, step: int) -> Batch:
-        style = self._image(pairs.driving)
-        paired = falls_to(step, self.transfer.paired_share)
-        # Counted among the unpaired steps alone, so that the two shares do not fall into each other's step.
-        others = step - taken(step, self.transfer.paired_share)
-        encoded = not paired and falls_to(others, self.transfer.encoded_share)
-        jitter = self._normal(pairs, "jitter", *pairs.extrinsic.shape[1:]) * self.transfer.code_jitter
-        return {
-            "real": style,
-            "style": style,
-            "photo": self._image(pairs.source),
-            "extrinsic": self._code(pairs.extrinsic) + jitter,
-            "intrinsic": self._paired(pairs) if paired else self._random(pairs),
-            "paired": self._alike(pairs, paired),
-            "encoded": self._alike(pairs, encoded),
-        }
-
-    def _paired(self, pairs: CodedBatch) -> Tensor:
-        """The style pictures' own codes of structure; those of colour are drawn, for colour is extrinsic."""
-        change = self.generator.config.structure_layers
-        own = self._code(pairs.intrinsic)
-        return torch.cat([own[:, :change], self._normal(pairs, "colour", *own.shape[1:])[:, change:]], dim=1)
-
-    def _random(self, pairs: CodedBatch) -> Tensor:
-        """Codes of a face that does not exist; mostly of two, that change at a layer drawn at random."""
-        one, two = (self._normal(pairs, name) for name in ("z1", "z2"))
-        num = self.generator.config.num_styles
-        layers = []
-        for item in pairs.items:
-            draw = keyed(self.train.seed, "mixing", int(item))
-            layers.append(int(draw.integers(1, num)) if draw.random() < self.train.gan.mixing else num)
-        spread = self.generator.generator.spread
-        return mixed(spread(one), spread(two), torch.tensor(layers))
+        return self.samples.prepare(pairs, self.phases)
 
     def stylise(self, networks: Mapping[str, nn.Module], photo: Tensor, extrinsic: Tensor) -> Tensor:
         """Photos in the manner of style pictures.
@@ -223,7 +199,9 @@ class DualStyleRecipe:
         generator = networks["generator"]
         weights = torch.ones(self.generator.config.num_styles, device=self.device, dtype=self.dtype)
         with torch.no_grad(), self.around.precision.context():
-            made: Tensor = generator(self.around.encoded(self._image(photo)), self._code(extrinsic), weights)
+            made: Tensor = generator(
+                self.around.encoded(self.samples.image(photo)), self.samples.code(extrinsic), weights
+            )
         return made.clamp(0, 1)
 
     def pictures(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> dict[str, np.ndarray]:
@@ -240,54 +218,18 @@ class DualStyleRecipe:
 
     def _styled(self, networks: Mapping[str, nn.Module], pairs: CodedBatch) -> list[Tensor]:
         photo, style = pairs.source[:PICTURED], pairs.driving[:PICTURED]
-        seen = self._image(photo)
+        seen = self.samples.image(photo)
         plain = self.around.plain(self.generator.styles(self.around.encoded(seen)))
-        return [seen, plain, self._image(style), self.stylise(networks, photo, pairs.extrinsic[:PICTURED])]
+        return [seen, plain, self.samples.image(style), self.stylise(networks, photo, pairs.extrinsic[:PICTURED])]
 
     @torch.no_grad()
     def _exchanged(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> list[Tensor]:
-        one, two = (self._normal(pairs, name)[:PICTURED] for name in ("z1", "z2"))
+        one, two = (self.samples.normal(pairs, name)[:PICTURED] for name in ("z1", "z2"))
         first, second = (self.generator.styles(z) for z in (one, two))
         target = mixed(first, second, self.transfer.layers[-1])
         weights = torch.ones(first.shape[1], device=self.device, dtype=self.dtype)
         made: Tensor = networks["generator"](one, two, weights)
         return [*(self.around.plain(styles) for styles in (first, second, target)), made]
-
-    def _normal(self, pairs: PairBatch, name: str, *shape: int) -> Tensor:
-        """Numbers of the normal distribution, (B, D) or of a shape, keyed by the samples."""
-        size = shape or (self.generator.config.style_dim,)
-        drawn = [
-            keyed(self.train.seed, name, int(item)).standard_normal(size, dtype=np.float32) for item in pairs.items
-        ]
-        return self._code(torch.from_numpy(np.stack(drawn)))
-
-    def _alike(self, pairs: PairBatch, value: int) -> Tensor:
-        """What holds for the whole step, once for every sample, int64, (B,)."""
-        return torch.full((len(pairs.items),), int(value), device=self.device)
-
-    def _code(self, codes: Tensor) -> Tensor:
-        return codes.to(device=self.device, dtype=self.dtype)
-
-    def _image(self, frames: Tensor) -> Tensor:
-        return frames.to(self.device, non_blocking=True).to(self.dtype).div_(255.0)
-
-
-def layer_at(transfer: StyleTransferConfig, step: int) -> int:
-    """From which layer on the codes are exchanged in ``step`` (from 0); after the last span, as in it."""
-    for layer, end in zip(transfer.layers, np.cumsum(transfer.layer_steps), strict=True):
-        if step < end:
-            return layer
-    return transfer.layers[-1]
-
-
-def falls_to(step: int, share: float) -> bool:
-    """Whether ``step`` (from 0) is one of a share of all steps that lie as evenly as can be."""
-    return taken(step + 1, share) > taken(step, share)
-
-
-def taken(steps: int, share: float) -> int:
-    """How many of the first ``steps`` are of the share; the small number is what 10 x 0.3 lacks of 3."""
-    return int(steps * share + 1e-9)
 
 
 def _check(model: FaceConfig, transfer: StyleTransferConfig) -> None:

@@ -1,4 +1,4 @@
-"""The phases of DualStyleGAN's fine-tuning: the extrinsic path, the discriminator, and its penalty (R1).
+"""The phases of DualStyleGAN's fine-tuning: the extrinsic path, its path length, the discriminator, and its slope.
 
 Yang et al., CVPR 2022, section 3.3. Only the extrinsic path learns; StyleGAN2 inside it, and the encoder, stand still.
 Pictures are made with the generator's own noise, so that a result and what it is held against differ by codes alone.
@@ -6,15 +6,17 @@ Pictures are made with the generator's own noise, so that a result and what it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from models.layers.precision import wide
 from models.style.dualstylegan import DualStyleGenerator
 from models.style.stylegan2.generator import mixed
-from models.style.stylegan2.regularisers import r1_penalty
+from models.style.stylegan2.regularisers import path_length, r1_penalty
+from training.ada import Augmentation
 from training.destylise_losses import identity_distance, pooled, seen
 from training.face_config import AdversarialConfig, StyleTransferConfig
 from training.phases import Batch, PhaseOutput
@@ -29,10 +31,9 @@ from training.recipes.dualstyle_losses import (
     told_apart,
     weight_norms,
 )
+from training.recipes.face_encoder import Identity
+from training.recipes.face_gan_phases import SEEN_BY_GENERATOR, SEEN_MADE, SEEN_REAL, PathMean
 from training.recipes.motion_phases import Frozen, Precision
-
-Embed = Callable[[Tensor], Tensor]
-"""Pictures in [0, 1] to what tells faces apart, (B, D)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +47,23 @@ class Around:
     discriminator: nn.Module
     encoder: nn.Module
     perceptual: nn.Module
-    embed: Embed | None = None
+    augmentation: Augmentation
+    path: PathMean
+    batch_size: int
+    """Global: over all workers and parts."""
+    parts: int = 1
+    """A step's batch goes through in so many."""
+    identity: Identity | None = None
+    """A recogniser of faces; None: the backbone's deepest features."""
 
-    def identity(self, image: Tensor, levels: list[Tensor]) -> Tensor:
-        """What tells faces apart: a recogniser's answer, or else the backbone's deepest features."""
-        return pooled(levels) if self.embed is None else self.embed(image)
+    def look(self, image: Tensor, levels: list[Tensor]) -> Tensor:
+        """What tells faces apart, (B, D), of pictures and of the backbone's features of them."""
+        return pooled(levels) if self.identity is None else self.identity.look(image)
+
+    @property
+    def identity_name(self) -> str:
+        """By what faces are told apart, as the loss carries it."""
+        return str(getattr(self.perceptual, "name", "features")) if self.identity is None else self.identity.name
 
     @torch.no_grad()
     def encoded(self, pictures: Tensor) -> Tensor:
@@ -82,13 +95,14 @@ class ExtrinsicPhase(nn.Module):
         made: Tensor = self.around.generator(intrinsic, extrinsic, self.weights, **spaces)
         return made
 
-    def favour(self, made: Tensor) -> dict[str, Tensor]:
+    def favour(self, made: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The adversarial term."""
         around = self.around
         if not around.transfer.adversarial:
             return {}
+        seen_picture = around.augmentation(wide(made), batch["draws"][:, SEEN_BY_GENERATOR])
         with Frozen(around.discriminator):
-            score = around.discriminator(made)
+            score = around.discriminator(seen_picture)
         return {"gan": favour(score) * around.transfer.adversarial}
 
 
@@ -100,7 +114,8 @@ class SourcePhase(ExtrinsicPhase):
 
         Args:
             batch: ``z1`` and ``z2``, (B, D); ``layer``, (B,), from which on the codes are exchanged; ``encoded``, (B,):
-                1 where the extrinsic codes are those of the encoded picture of z2. It is the same for all.
+                1 where the extrinsic codes are those of the encoded picture of z2, the same for all; ``draws`` of the
+                augmentation, (B, 3, draws).
             carry: nothing is read.
 
         Returns:
@@ -115,7 +130,7 @@ class SourcePhase(ExtrinsicPhase):
                 if bool(batch["encoded"][0]):
                     extrinsic = generator.styles(around.encoded(around.plain(two)))
             made = self.made(one, extrinsic)
-            losses = self.favour(made)
+            losses = self.favour(made, batch)
             if around.transfer.perceptual:
                 with torch.no_grad():
                     wanted = around.perceptual(seen(target))
@@ -134,6 +149,7 @@ class TargetPhase(ExtrinsicPhase):
             batch: ``style`` pictures in [0, 1], (B, 3, H, W); ``extrinsic`` codes of them, jittered, and ``intrinsic``
                 ones in Z+, (B, S, D); ``paired``, (B,): 1 where the intrinsic codes are the style pictures' own;
                 ``encoded``, (B,): 1 where they are those of ``photo``, (B, 3, H, W). Both are the same for all.
+                ``draws`` as in the source domain.
             carry: nothing is read.
 
         Returns:
@@ -145,7 +161,7 @@ class TargetPhase(ExtrinsicPhase):
                 codes = around.encoded(batch["photo"]) if bool(batch["encoded"][0]) else batch["intrinsic"]
                 intrinsic, extrinsic = generator.styles(codes), generator.styles(batch["extrinsic"])
             made = self.made(intrinsic, extrinsic)
-            losses = self.favour(made) | self._seen(made, intrinsic, batch)
+            losses = self.favour(made, batch) | self._seen(made, intrinsic, batch)
             if around.transfer.regularisation:
                 losses["regularisation"] = weight_norms(self.residuals.parameters()) * around.transfer.regularisation
         return PhaseOutput(losses, {"made": made.detach()})
@@ -167,14 +183,40 @@ class TargetPhase(ExtrinsicPhase):
         if weights.identity:
             with torch.no_grad():
                 content = seen(around.plain(intrinsic))
-                known = around.identity(content, around.perceptual(content))
-            distance = identity_distance(around.identity(looked, found), known)
-            losses["identity"] = distance.mean() * weights.identity
+                known = around.look(content, around.perceptual(content))
+            distance = identity_distance(around.look(looked, found), known)
+            losses[f"identity/{around.identity_name}"] = distance.mean() * weights.identity
         return losses
 
 
+class PathPhase(ExtrinsicPhase):
+    """Makes equal steps in the intrinsic styles equal steps in the picture (Karras et al., CVPR 2020, equation 4)."""
+
+    def forward(self, batch: Batch, carry: Mapping[str, Tensor]) -> PhaseOutput:
+        """The weighted penalty, in full precision.
+
+        Args:
+            batch: ``path-intrinsic`` and ``path-extrinsic`` codes in Z+, (B', S, D), and ``path-picture``,
+                (B', 3, H, W), standard normal.
+            carry: nothing is read.
+
+        Returns:
+            The penalty; the mean length as a figure.
+        """
+        around, gan = self.around, self.around.gan
+        with torch.no_grad():
+            inner, outer = (around.generator.styles(batch[f"path-{name}"]) for name in ("intrinsic", "extrinsic"))
+        inner.requires_grad_(True)
+        made = self.made(inner, outer)
+        lengths = path_length(made, inner, batch["path-picture"])
+        mean = around.path.follow(lengths, 1 - (1 - gan.path_decay) ** (1 / around.parts))
+        penalty = (lengths - mean).square().mean() * (gan.path_length * gan.path_every_steps)
+        # Some weights have no part in the slopes: their gradient is 0 and not missing, which the ranks could not add.
+        return PhaseOutput({"penalty": penalty + 0 * made.sum()}, {}, {"length": lengths.detach().mean()})
+
+
 class DiscriminatorPhase(nn.Module):
-    """Trains the discriminator to tell real pictures of the domain from made ones."""
+    """Trains the discriminator to tell the domain's pictures from made ones; the augmentation follows its scores."""
 
     def __init__(self, discriminator: nn.Module, around: Around) -> None:
         super().__init__()
@@ -184,18 +226,28 @@ class DiscriminatorPhase(nn.Module):
         """The logistic loss.
 
         Args:
-            batch: ``real`` pictures in [0, 1], (B, 3, H, W).
+            batch: ``real`` pictures in [0, 1], (B, 3, H, W), and ``draws``.
             carry: ``made``, likewise.
 
         Returns:
-            The weighted loss, and the mean scores as figures.
+            The weighted loss; ``seen``, the real pictures as they were judged; as figures the mean scores and the
+            augmentation's probability in this step.
         """
-        around = self.around
+        around, gan = self.around, self.around.gan
+        seen_made = around.augmentation(wide(carry["made"]), batch["draws"][:, SEEN_MADE])
+        seen_real = around.augmentation(batch["real"], batch["draws"][:, SEEN_REAL])
         with around.precision.context():
             # One after the other: the deviation over a group of pictures must not mix them.
-            real, made = self.discriminator(batch["real"]), self.discriminator(carry["made"])
-        figures = {"real": real.detach().mean(), "made": made.detach().mean()}
-        return PhaseOutput({"gan": told_apart(real, made) * around.transfer.adversarial}, {}, figures)
+            real, made = self.discriminator(seen_real), self.discriminator(seen_made)
+        figures = {
+            "real": real.detach().mean(),
+            "made": made.detach().mean(),
+            "augmentation": around.augmentation.probability.clone(),
+        }
+        after = gan.ada_every_steps * around.batch_size
+        around.augmentation.adapt(real, target=gan.ada_target, images=gan.ada_images, after=after)
+        loss = told_apart(real, made) * around.transfer.adversarial
+        return PhaseOutput({"gan": loss}, {"seen": seen_real.detach()}, figures)
 
 
 class SlopePhase(nn.Module):
@@ -206,8 +258,11 @@ class SlopePhase(nn.Module):
         self.discriminator, self.around = discriminator, around
 
     def forward(self, batch: Batch, carry: Mapping[str, Tensor]) -> PhaseOutput:
-        """The penalty of ``real`` pictures in [0, 1], (B, 3, H, W): gamma / 2, times the steps between."""
+        """The penalty of ``carry["seen"]``, in [0, 1], (B, 3, H, W): gamma / 2, times the steps between."""
         gan = self.around.gan
-        pictures = batch["real"].detach().requires_grad_(True)
-        penalty = r1_penalty(self.discriminator(pictures), pictures)
-        return PhaseOutput({"r1": penalty * (gan.r1 / 2 * gan.r1_every_steps)}, {}, {"slope": penalty.detach()})
+        pictures = carry["seen"].detach().requires_grad_(True)
+        scores = self.discriminator(pictures)
+        penalty = r1_penalty(scores, pictures)
+        loss = penalty * (gan.r1 / 2 * gan.r1_every_steps)
+        # As in the path's phase: the last bias has no part in the slope.
+        return PhaseOutput({"penalty": loss + 0 * scores.sum()}, {}, {"slope": penalty.detach()})
