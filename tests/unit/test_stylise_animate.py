@@ -247,12 +247,12 @@ def test_an_emoji_that_does_not_fit_is_kept_at_its_smallest(
         def stylise(self, crop: np.ndarray, style: str, *, structure: float, colour: float) -> dict[Output, np.ndarray]:
             return {"style": np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)}
 
-    options = StyliseAnimateOptions(motion=MOTION, face=1, emoji=Emoji(size_px=64, max_kb=1))
+    options = StyliseAnimateOptions(motion=MOTION, face=1, emoji=Emoji(size_px=96, max_kb=1))
     mover = ("m", Mover())
     report = run(photo, "red", driving, tmp_path / "me.gif", stylist=Noisy(), mover=mover, options=options)
     assert report.num_bytes[0] > 1000
     assert "larger than the 1 kB asked for" in report.note
-    assert report.width == 32
+    assert report.width == 48
 
 
 def test_a_drawings_strength_is_its_colour(photo: Path, driving: Path, tmp_path: Path, three: object) -> None:
