@@ -15,7 +15,8 @@ from pipelines.studio_media import PHOTO_SUFFIXES
 HEAD = """<h1>inkmotion studio</h1>
 <p>A face from a photo, drawn in a style, moved by a video. Nothing leaves this machine.</p>"""
 
-STRUCTURE, NO_STRUCTURE = "Structure", "Structure (this model keeps the face's)"
+STRUCTURE, NO_STRUCTURE = "Structure", "Structure (fixed)"
+"""A model without an extrinsic style path keeps the face's own structure."""
 
 
 class PhotoInput(gr.Image):
@@ -147,6 +148,7 @@ def gallery(label: str, name: str, *, visible: bool, columns: int = 5) -> Any:
     """Small pictures of which one can be touched."""
     return gr.Gallery(
         label=label,
+        show_label=False,
         elem_id=name,
         columns=columns,
         height="auto",
