@@ -242,7 +242,7 @@ MODELS |= {
     ),
     "dualstylegan": ModelSpec(
         family="dualstyle",
-        build="models.style.face_networks:build_dualstyle",
+        build="training.recipes.dualstyle:build_networks",
         recipe="training.recipes.dualstyle:build",
         train={"lr_generator": 2e-3, "lr_discriminator": 2e-3, "adam_betas": (0.0, 0.99), "ema_decay": 0.998},
         summary="DualStyleGAN (CVPR 2022): a face in the structure and the colours of a cartoon",
