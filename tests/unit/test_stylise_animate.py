@@ -26,7 +26,7 @@ from pipelines.stylise_animate import (
     Watch,
     run,
 )
-from pipelines.stylist import OUTPUTS, InkStylist, Output, check_style
+from pipelines.stylist import OUTPUTS, InkStylist, Output, check_style, only_style
 from preprocessing.align import TurnedSquare
 from preprocessing.boxes import Box
 from preprocessing.video import probe, read_clip, read_picture, write_video
@@ -366,6 +366,12 @@ def test_of_many_styles_some_are_named() -> None:
 
     with pytest.raises(ParamsError, match=r"be one of .*: cartoon-\d+, .* and 305 more; got 'cartoon-400'"):
         check_style(Many(), "cartoon-400")
+
+
+def test_a_style_may_be_left_out_where_there_is_one() -> None:
+    assert only_style(InkStylist("models:/ink/3", KitEngine())) == "ink"
+    with pytest.raises(ParamsError, match="style must be one of models:/colours/1's: red, blue, rose; got ''"):
+        only_style(Colours())
 
 
 @pytest.mark.parametrize(
