@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.precision import wide
+from models.layers.precision import full_precision, wide
 
 NUM_GATES, NUM_EVEN, NUM_NORMAL = 13, 8, 7
 NUM_DRAWS = NUM_GATES + NUM_EVEN + NUM_NORMAL
@@ -55,7 +55,7 @@ class Augmentation(nn.Module):
         self.register_buffer("seen", torch.tensor(0.0))
 
     def forward(self, pictures: Tensor, draws: Tensor) -> Tensor:
-        """Change each picture as its random numbers say; differentiable.
+        """Change each picture as its random numbers say; differentiable, and never rounded to 16 bits.
 
         Args:
             pictures: in about [0, 1], (B, 3, H, H).
@@ -64,9 +64,10 @@ class Augmentation(nn.Module):
         Returns:
             (B, 3, H, H), of the pictures' type, not clamped; a picture that nothing happens to keeps its bits.
         """
-        named = _Named.of(draws, self.probability.to(draws.dtype))
-        moved = reread(pictures, geometry(named, pictures.shape[-1]))
-        return recolour(moved, colours(named))
+        with full_precision(pictures):
+            named = _Named.of(draws, self.probability.to(draws.dtype))
+            moved = reread(pictures, geometry(named, pictures.shape[-1]))
+            return recolour(moved, colours(named))
 
     @torch.no_grad()
     def adapt(self, scores: Tensor, *, target: float | None, images: float, after: int) -> None:

@@ -102,6 +102,13 @@ def test_colours_change_as_they_are_called() -> None:
     torch.testing.assert_close(changed(gray, only("hue", hue=0.8)), gray)
 
 
+def test_mixed_precision_leaves_places_and_colours_alone() -> None:
+    pictures, numbers = photos().float(), draws().float()
+    wanted = Augmentation(1.0)(pictures, numbers)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(Augmentation(1.0)(pictures, numbers), wanted)
+
+
 def test_gradients_flow_through_every_change() -> None:
     pictures = photos(2, 6).requires_grad_()
     module = Augmentation(1.0)

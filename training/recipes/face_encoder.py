@@ -1,7 +1,7 @@
 """How the pSp encoder is trained: it learns the codes of pictures before a generator that stands still.
 
-After Richardson et al., "Encoding in Style", CVPR 2021, section 3.2, with pictures that the generator makes, whose codes
-are known, beside real ones.
+After Richardson et al., "Encoding in Style", CVPR 2021, section 3.2. Beside real pictures stand ones that the generator
+makes, whose codes are known.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Pooled:
 
     def __call__(self, faces: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, C)."""
-        return self.backbone(faces)[-1].mean((2, 3))
+        levels: list[Tensor] = self.backbone(faces)
+        return levels[-1].mean((2, 3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
