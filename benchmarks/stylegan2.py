@@ -1,4 +1,4 @@
-"""Milliseconds a face of StyleGAN2's generator, beside the published way of computing it.
+"""Milliseconds a face of StyleGAN2's and of DualStyleGAN's generator, beside the published way of computing them.
 
     python benchmarks/stylegan2.py --json stylegan2.json
 
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.export_face import export_generator as export_dualstyle
+from models.style.dualstylegan import AdaptiveNorm, DualStyleGenerator, ModRes, default_weights, modulative_blocks
 from models.style.face_config import FaceConfig
 from models.style.stylegan2.build import debug_config
 from models.style.stylegan2.export import export_generator
@@ -37,6 +39,7 @@ from models.style.stylegan2.modulated import ModulatedConv, StyledConv, ToRGB
 
 Inputs = tuple[Tensor, ...]
 Draw = Callable[[], Tensor]
+N = TypeVar("N", bound=nn.Module)
 WAYS = ("reference", "eager", "channels-last", "bf16", "onnx", "compile")
 CHOSEN = {"cpu": WAYS[:5], "cuda": WAYS[:4]}
 ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
@@ -47,15 +50,50 @@ def made_generator(options: argparse.Namespace) -> tuple[nn.Module, Inputs]:
     """StyleGAN2's generator with random weights and a batch of codes; the same for every way."""
     config = debug_config() if options.quick else FaceConfig(size_px=options.size)
     torch.manual_seed(0)
-    generator = Generator(config)
-    for module in generator.modules():
-        if isinstance(module, StyledConv):
-            nn.init.constant_(module.noise.weight, 0.1)
+    generator = noisy(Generator(config))
     return generator, (torch.randn(options.batch, config.style_dim),)
 
 
-NETWORKS: dict[str, Callable[[argparse.Namespace], tuple[nn.Module, Inputs]]] = {"stylegan2": made_generator}
-EXPORTS: dict[str, Callable[[Any, Path], None]] = {"stylegan2": export_generator}
+def made_dualstyle(options: argparse.Namespace) -> tuple[nn.Module, Inputs]:
+    """DualStyleGAN's generator with random weights that tell, codes in Z+ of both paths, the published weights."""
+    config = debug_config() if options.quick else FaceConfig(size_px=options.size)
+    torch.manual_seed(0)
+    network = noisy(DualStyleGenerator(config))
+    for block in modulative_blocks(network):
+        for conv in (block.conv, block.conv2):
+            nn.init.normal_(conv[0].weight)
+    codes = torch.randn(2, options.batch, config.num_styles, config.style_dim)
+    weights = default_weights(config).expand(options.batch, -1).contiguous()
+    return Fed(network), (*codes, weights, torch.tensor(0.75))
+
+
+class Fed(nn.Module):
+    """DualStyleGAN's generator, all of whose inputs are fed by place, as its graph's are."""
+
+    def __init__(self, network: DualStyleGenerator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, intrinsic: Tensor, extrinsic: Tensor, weights: Tensor, psi: Tensor) -> Tensor:
+        made: Tensor = self.network(intrinsic, extrinsic, weights, psi=float(psi))
+        return made
+
+
+def noisy(network: N) -> N:
+    for module in network.modules():
+        if isinstance(module, StyledConv):
+            nn.init.constant_(module.noise.weight, 0.1)
+    return network
+
+
+NETWORKS: dict[str, Callable[[argparse.Namespace], tuple[nn.Module, Inputs]]] = {
+    "stylegan2": made_generator,
+    "dualstylegan": made_dualstyle,
+}
+EXPORTS: dict[str, Callable[[Any, Path], None]] = {
+    "stylegan2": export_generator,
+    "dualstylegan": lambda fed, path: export_dualstyle(fed.network, path),
+}
 VARIANTS = {f"{network}/{way}": (network, way) for network in NETWORKS for way in WAYS}
 
 
@@ -98,9 +136,22 @@ def published_colours(self: ToRGB, x: Tensor, style: Tensor, below: Tensor | Non
     return made + published_filter(below, self.upsample.kernel, (2, 1), up=2)
 
 
+def published_residual(self: ModRes, x: Tensor, style: Tensor) -> Tensor:
+    for conv, norm in ((self.conv, self.norm), (self.conv2, self.norm2)):
+        level = published_norm(norm, x, style)
+        made = F.conv2d(level, conv[0].weight * conv[0].scale, padding=1)
+        x = F.leaky_relu(made + conv[1].bias.view(1, -1, 1, 1), negative_slope=0.2) * 2**0.5
+    return x
+
+
+def published_norm(norm: AdaptiveNorm, x: Tensor, style: Tensor) -> Tensor:
+    gamma, beta = norm.style(style).unsqueeze(2).unsqueeze(3).chunk(2, 1)
+    return gamma * F.instance_norm(x) + beta
+
+
 def as_published(network: nn.Module) -> nn.Module:
     """The network itself, whose layers compute as the published ones do."""
-    ways = {StyledConv: published_styled, ToRGB: published_colours}
+    ways = {StyledConv: published_styled, ToRGB: published_colours, ModRes: published_residual}
     for module in network.modules():
         if type(module) in ways:
             module.forward = MethodType(ways[type(module)], module)  # type: ignore[method-assign]

@@ -59,11 +59,21 @@ def export_faces(networks: Mapping[str, nn.Module], folder: Path, *, opset: int 
         CheckpointError: a network is missing, of another family, or too large for one file.
     """
     encoder, generator = _checked(networks)
-    paths = folder / ENCODER, folder / GENERATOR
-    with evaluating((encoder, generator)), quiet():
-        for part, path in zip((_encoding(encoder), _generating(generator)), paths, strict=True):
-            publish(traced(part, opset), path)
-    return paths
+    export_encoder(encoder, folder / ENCODER, opset=opset)
+    export_generator(generator, folder / GENERATOR, opset=opset)
+    return folder / ENCODER, folder / GENERATOR
+
+
+def export_encoder(encoder: Encoder, path: Path, *, opset: int = 20) -> None:
+    """Write the encoder as one file, atomically; see `export_faces`."""
+    with evaluating([encoder]), quiet():
+        publish(traced(_encoding(encoder), opset), path)
+
+
+def export_generator(generator: DualStyleGenerator, path: Path, *, opset: int = 20) -> None:
+    """Write the generator as one file, atomically; see `export_faces`."""
+    with evaluating([generator]), quiet():
+        publish(traced(_generating(generator), opset), path)
 
 
 def _checked(networks: Mapping[str, nn.Module]) -> tuple[Encoder, DualStyleGenerator]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from models.layers.precision import full_precision, wide
 from models.style.face_config import FaceConfig
 from models.style.psp import Space
 from models.style.stylegan2.generator import Generator
-from models.style.stylegan2.layers import BiasedLeaky, EqualConv, EqualLinear, PixelNorm
+from models.style.stylegan2.layers import GAIN, LEAK, BiasedLeaky, EqualConv, EqualLinear, PixelNorm
 
 NEAR_ZERO = 0.01
 """Of what is drawn for the extrinsic path's weights, so that at first it changes next to nothing (section 3.2)."""
@@ -32,9 +33,9 @@ class AdaptiveNorm(nn.Module):
             self.style.bias[:channels] = 1
             self.style.bias[channels:] = 0
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """(B, C, h, w) and (B, D) -> (B, C, h, w)."""
-        gamma, beta = self.style(style)[:, :, None, None].chunk(2, 1)
+    def forward(self, x: Tensor, style: Tensor, gain: float = 1.0) -> Tensor:
+        """(B, C, h, w) and (B, D) -> (B, C, h, w), times ``gain``, which costs nothing here."""
+        gamma, beta = (self.style(style) * gain)[:, :, None, None].chunk(2, 1)
         return torch.addcmul(beta, gamma, F.instance_norm(x))
 
 
@@ -48,8 +49,9 @@ class ModRes(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(B, C, h, w) and (B, D) -> what is to be added, (B, C, h, w)."""
-        made: Tensor = self.conv2(self.norm2(self.conv(self.norm(x, style)), style))
-        return made
+        for conv, norm in ((self.conv, self.norm), (self.conv2, self.norm2)):
+            x = _convolved(conv, norm, x, style)
+        return x
 
 
 class DualStyleGenerator(nn.Module):
@@ -193,6 +195,13 @@ def _small_conv(channels: int) -> nn.Sequential:
     with torch.no_grad():
         conv.weight.mul_(NEAR_ZERO)
     return nn.Sequential(conv, BiasedLeaky(channels))
+
+
+def _convolved(conv: nn.Sequential, norm: AdaptiveNorm, x: Tensor, style: Tensor) -> Tensor:
+    """Normalise, convolve, bias, leaky ReLU; the factors of the two last are taken where they cost least."""
+    equal, biased = cast(EqualConv, conv[0]), cast(BiasedLeaky, conv[1])
+    level = norm(x, style, equal.scale * GAIN)
+    return F.leaky_relu_(F.conv2d(level, equal.weight, biased.bias * GAIN, padding=equal.padding), LEAK)
 
 
 def _near_identity(dim: int) -> EqualLinear:

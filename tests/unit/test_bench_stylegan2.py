@@ -23,22 +23,24 @@ def bench(root: Path) -> ModuleType:
         sys.path[:] = before
 
 
+@pytest.mark.parametrize("network", ["stylegan2", "dualstylegan"])
 @pytest.mark.parametrize("batch", ["1", "3"])
-def test_every_way_draws_alike(bench: ModuleType, batch: str) -> None:
+def test_every_way_draws_alike(bench: ModuleType, network: str, batch: str) -> None:
     options = bench.parse(["--quick", "--threads", "1", "--batch", batch])
-    wanted = bench.drawer(options, "stylegan2/reference")()
+    wanted = bench.drawer(options, f"{network}/reference")()
     assert wanted.std() > 1e-2
     for way, most in (("eager", 1e-5), ("channels-last", 1e-5), ("bf16", 0.03)):
-        made = bench.drawer(options, f"stylegan2/{way}")()
+        made = bench.drawer(options, f"{network}/{way}")()
         assert made.shape == wanted.shape
         assert float((made - wanted).abs().mean() / wanted.std()) < most, way
 
 
 @pytest.mark.slow
-def test_the_graph_draws_alike(bench: ModuleType) -> None:
+@pytest.mark.parametrize("network", ["stylegan2", "dualstylegan"])
+def test_the_graph_draws_alike(bench: ModuleType, network: str) -> None:
     options = bench.parse(["--quick", "--threads", "1"])
-    wanted = bench.drawer(options, "stylegan2/reference")()
-    assert torch.allclose(bench.drawer(options, "stylegan2/onnx")(), wanted, atol=1e-4)
+    wanted = bench.drawer(options, f"{network}/reference")()
+    assert torch.allclose(bench.drawer(options, f"{network}/onnx")(), wanted, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -106,6 +106,8 @@ def test_modulated_convolution_is_that_with_weights_of_each_samples_own(size: in
     assert torch.allclose(conv.double()(x, style), expected, atol=1e-12)
     made = conv.float()(x.float(), style.float())
     assert torch.allclose(made, expected.float(), atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(conv(x.float(), style.float()), made, atol=1e-5)
 
 
 @pytest.mark.parametrize("up", [False, True])

@@ -17,6 +17,8 @@ GAIN = math.sqrt(2)
 """After each leaky ReLU, which halves the variance."""
 TAPS = (1.0, 3.0, 3.0, 1.0)
 EPSILON = 1e-8
+SMALL_PIXELS = 32 * 32
+"""Up to so many pixels of its input, a transposed convolution is slower than the plain ones that equal it."""
 
 
 def leaky(x: Tensor) -> Tensor:
@@ -28,6 +30,30 @@ def blur_kernel(gain: float = 1.0) -> Tensor:
     """The outer product of [1, 3, 3, 1] with itself, sum ``gain``; (4, 4)."""
     taps = torch.tensor(TAPS)
     return torch.outer(taps, taps) * (gain / 64)
+
+
+def doubling(x: Tensor, weight: Tensor) -> Tensor:
+    """The transposed convolution of stride 2 by a 3x3 kernel: each pixel adds its kernel at twice its place.
+
+    On CPUs, small maps without gradients are computed as four plain convolutions, one for each place in a 2x2 block.
+
+    Args:
+        x: (B, in, H, W).
+        weight: (out, in, 3, 3).
+
+    Returns:
+        (B, out, 2H + 1, 2W + 1).
+    """
+    is_small = x.shape[2] * x.shape[3] <= SMALL_PIXELS and x.device.type == "cpu"
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not is_small:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    order = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    shape = x.shape[0], weight.shape[0], 2 * x.shape[2] + 1, 2 * x.shape[3] + 1
+    made = torch.empty(shape, dtype=weight.dtype, device=x.device, memory_format=order)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # an even line sees two lines of the kernel, an odd one one
+        taps = weight[:, :, row::2, column::2].flip(2, 3).contiguous(memory_format=order)
+        made[:, :, row::2, column::2] = F.conv2d(x, taps, padding=(1 - row, 1 - column))
+    return made
 
 
 class PixelNorm(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.precision import full_precision, wide
-from models.style.stylegan2.layers import EPSILON, GAIN, LEAK, Blur, EqualLinear, Upsample
+from models.style.stylegan2.layers import EPSILON, GAIN, LEAK, Blur, EqualLinear, Upsample, doubling
 
 
 class ModulatedConv(nn.Module):
@@ -65,7 +65,7 @@ class ModulatedConv(nn.Module):
         x = x * into.to(x.dtype)[:, :, None, None]
         if self.blur is None:
             return F.conv2d(x, self.weight, padding=self.padding)
-        wider: Tensor = self.blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
+        wider: Tensor = self.blur(doubling(x, self.weight))
         return wider
 
     def convolve_one(self, x: Tensor, into: Tensor, out: Tensor, bias: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class ModulatedConv(nn.Module):
         own = self.weight * (out[0, :, None, None, None] * into[0, :, None, None])
         if self.blur is None:
             return F.conv2d(x, own.to(x.dtype), bias.to(x.dtype), padding=self.padding)
-        wider: Tensor = self.blur(F.conv_transpose2d(x, own.to(x.dtype).transpose(0, 1), stride=2), bias)
+        wider: Tensor = self.blur(doubling(x, own.to(x.dtype)), bias)
         return wider
 
     def is_cheaper_alone(self, x: Tensor) -> bool:
