@@ -74,13 +74,14 @@ def batch(step: int) -> CodedBatch:
     return coded(PairBatch(photo, style, items), code_table(codes()), names)
 
 
-def trainer(transfer: dict[str, Any], *, seed: int = 0, rate: float = 2e-3, accumulate: int = 1, **gan: Any) -> Trainer:
+def trainer(
+    transfer: dict[str, Any], *, seed: int = 0, rate: float = 2e-3, train: dict[str, Any] | None = None, **gan: Any
+) -> Trainer:
     torch.manual_seed(0)
     networks = recipes.build_networks(MODEL)
     # The penalty is taken often, so that its phase shows in few steps.
-    train = FaceTrainConfig(
+    config = FaceTrainConfig(
         seed=seed,
-        accumulate=accumulate,
         batch_size=BATCH,
         max_steps=100,
         ema_decay=0.5,
@@ -89,9 +90,10 @@ def trainer(transfer: dict[str, Any], *, seed: int = 0, rate: float = 2e-3, accu
         lr_discriminator=rate,
         transfer=StyleTransferConfig(**transfer),
         gan=AdversarialConfig(**{"r1_every_steps": 2, "path_length": 0.0, **gan}),
+        **(train or {}),
     )
-    made = recipes.build(networks, model=MODEL, train=train, device=torch.device("cpu"), perceptual=Levels())
-    return Trainer(made, train, World())
+    made = recipes.build(networks, model=MODEL, train=config, device=torch.device("cpu"), perceptual=Levels())
+    return Trainer(made, config, World())
 
 
 def recipe_of(made: Trainer) -> DualStyleRecipe:
@@ -256,12 +258,23 @@ def test_the_path_length_and_the_augmentation_take_part_and_resume() -> None:
 
 @pytest.mark.parametrize("transfer", [SOURCE, TARGET])
 def test_a_batch_in_parts_trains_as_a_whole_one(transfer: dict[str, Any]) -> None:
-    first, second = (trainer(transfer, accumulate=parts) for parts in (1, 2))
+    first, second = (trainer(transfer, train={"accumulate": parts}) for parts in (1, 2))
     values = [made.step(batch(1)) for made in (first, second)]
     for term in values[0]:
         # The discriminator looks at groups of pictures, which parts divide.
         if not term.startswith(("loss/discriminator", "figure", "grad_norm", "loss/slope", "loss/generator/gan")):
             assert values[0][term] == pytest.approx(values[1][term], rel=1e-4), term
+
+
+@pytest.mark.parametrize("transfer", [SOURCE, TARGET])
+def test_mixed_precision_comes_near_full_precision(transfer: dict[str, Any]) -> None:
+    values = [
+        trainer(transfer, train={"precision": which}, path_length=2.0).step(batch(0)) for which in ("fp32", "bf16")
+    ]
+    assert values[0].keys() == values[1].keys()
+    for term, value in values[0].items():
+        if term.startswith("loss/"):
+            assert values[1][term] == pytest.approx(value, rel=0.1), term
 
 
 def test_the_encoder_keeps_its_statistics_in_training_mode() -> None:

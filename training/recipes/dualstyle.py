@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ParamsError, Problem
+from models.layers.precision import wide
 from models.perceptual import build_perceptual
 from models.style.dualstylegan import DualStyleGenerator
 from models.style.face_config import FaceConfig
@@ -196,13 +197,36 @@ class DualStyleRecipe:
         Returns:
             In [0, 1], (B, 3, H, W).
         """
-        generator = networks["generator"]
+        return self.draw(networks, self.around.encoded(self.samples.image(photo)), extrinsic)
+
+    @torch.no_grad()
+    def draw(self, networks: Mapping[str, nn.Module], intrinsic: Tensor, extrinsic: Tensor) -> Tensor:
+        """Pictures of codes in Z+, (B, S, D) or (B, D), with weights of 1: in [0, 1], (B, 3, H, W)."""
         weights = torch.ones(self.generator.config.num_styles, device=self.device, dtype=self.dtype)
-        with torch.no_grad(), self.around.precision.context():
-            made: Tensor = generator(
-                self.around.encoded(self.samples.image(photo)), self.samples.code(extrinsic), weights
-            )
-        return made.clamp(0, 1)
+        codes = self.samples.code(intrinsic), self.samples.code(extrinsic)
+        with self.around.precision.context():
+            made: Tensor = networks["generator"](*codes, weights)
+        return wide(made).clamp(0, 1)
+
+    @torch.no_grad()
+    def plain(self, intrinsic: Tensor) -> Tensor:
+        """What StyleGAN2 makes of codes in Z+, the extrinsic path left out: in [0, 1], (B, 3, H, W)."""
+        with self.around.precision.context():
+            made = self.around.plain(self.generator.styles(self.samples.code(intrinsic)))
+        return wide(made).clamp(0, 1)
+
+    @torch.no_grad()
+    def exchanged(self, networks: Mapping[str, nn.Module], items: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the source domain is about, for samples of these numbers.
+
+        Returns:
+            What the intrinsic code alone gives, the extrinsic one alone, both exchanged at the last layer, and what
+            the networks make of the two: in [0, 1], (B, 3, H, W) each.
+        """
+        one, two = (self.samples.normal_of(items, name) for name in ("z1", "z2"))
+        first, second = (self.generator.styles(z) for z in (one, two))
+        wanted = self.around.plain(mixed(first, second, self.transfer.layers[-1])).clamp(0, 1)
+        return self.plain(one), self.plain(two), wanted, self.draw(networks, one, two)
 
     def pictures(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> dict[str, np.ndarray]:
         """One grid, a row per sample.
@@ -210,26 +234,15 @@ class DualStyleRecipe:
         Source domain: what the intrinsic codes alone give, the extrinsic ones alone, what is wanted, what is made.
         Target domain: the photo, what StyleGAN2 makes of its codes, the style picture, the photo in its manner.
         """
+        columns: Sequence[Tensor]
         if isinstance(pairs, CodedBatch) and self.transfer.domain == "target":
-            columns = self._styled(networks, pairs)
+            photo, style = pairs.source[:PICTURED], pairs.driving[:PICTURED]
+            seen = self.samples.image(photo)
+            made = self.stylise(networks, photo, pairs.extrinsic[:PICTURED])
+            columns = [seen, self.plain(self.around.encoded(seen)), self.samples.image(style), made]
         else:
-            columns = self._exchanged(networks, pairs)
-        return {"styled": pictures.grid([pictures.as_frames(column.clamp(0, 1)) for column in columns])}
-
-    def _styled(self, networks: Mapping[str, nn.Module], pairs: CodedBatch) -> list[Tensor]:
-        photo, style = pairs.source[:PICTURED], pairs.driving[:PICTURED]
-        seen = self.samples.image(photo)
-        plain = self.around.plain(self.generator.styles(self.around.encoded(seen)))
-        return [seen, plain, self.samples.image(style), self.stylise(networks, photo, pairs.extrinsic[:PICTURED])]
-
-    @torch.no_grad()
-    def _exchanged(self, networks: Mapping[str, nn.Module], pairs: PairBatch) -> list[Tensor]:
-        one, two = (self.samples.normal(pairs, name)[:PICTURED] for name in ("z1", "z2"))
-        first, second = (self.generator.styles(z) for z in (one, two))
-        target = mixed(first, second, self.transfer.layers[-1])
-        weights = torch.ones(first.shape[1], device=self.device, dtype=self.dtype)
-        made: Tensor = networks["generator"](one, two, weights)
-        return [*(self.around.plain(styles) for styles in (first, second, target)), made]
+            columns = self.exchanged(networks, pairs.items[:PICTURED])
+        return {"styled": pictures.grid([pictures.as_frames(column) for column in columns])}
 
 
 def _check(model: FaceConfig, transfer: StyleTransferConfig) -> None:

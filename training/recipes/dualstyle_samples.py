@@ -121,11 +121,13 @@ class Samples:
         return mixed(spread(one), spread(two), torch.tensor(layers))
 
     def normal(self, pairs: PairBatch, name: str, *shape: int) -> Tensor:
-        """Numbers of the normal distribution, (B, D) or of a shape, keyed by the samples."""
+        """Numbers of the normal distribution, keyed by a batch's samples; see `normal_of`."""
+        return self.normal_of(pairs.items, name, *shape)
+
+    def normal_of(self, items: np.ndarray, name: str, *shape: int) -> Tensor:
+        """Numbers of the normal distribution, (B, D) or (B, *shape), keyed by samples and what they are for."""
         size = shape or (self.generator.config.style_dim,)
-        drawn = [
-            keyed(self.train.seed, name, int(item)).standard_normal(size, dtype=np.float32) for item in pairs.items
-        ]
+        drawn = [keyed(self.train.seed, name, int(item)).standard_normal(size, dtype=np.float32) for item in items]
         return self.code(torch.from_numpy(np.stack(drawn)))
 
     def _alike(self, pairs: PairBatch, value: int) -> Tensor:
