@@ -60,6 +60,13 @@ CARRIED: dict[Family, Carried] = {
         signature=example.dualstyle_signature,
         example=example.dualstyle_example,
     ),
+    "system": Carried(
+        artifact="motion",
+        code=HERE / "served" / "system.py",
+        made_by=(HERE / "served" / "dualstyle.py", HERE / "served" / "motion.py"),
+        signature=example.system_signature,
+        example=example.system_example,
+    ),
 }
 
 

@@ -18,6 +18,7 @@ CARDS: Mapping[Family, str] = {
     "motion": "model_card.md.j2",
     "style": "style_card.md.j2",
     "dualstyle": "dualstyle_card.md.j2",
+    "system": "system_card.md.j2",
 }
 VARIANTS = {
     "fp16": "weights as 16 bit floats",
@@ -52,18 +53,23 @@ def model_card(name: str, *, tags: Mapping[str, str], evaluation: Mapping[str, A
         tags: of the version; ``family`` chooses the card.
         evaluation: the evaluate stage's report.
     """
-    source = (TEMPLATES / CARDS[family_of(tags)]).read_text(encoding="utf-8")
-    template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    facts: dict[str, Any] = {"name": name, "tags": tags, "evaluation": evaluation, "size": evaluation["size_px"]}
+    facts: dict[str, Any] = {"evaluation": evaluation, "size": evaluation["size_px"]}
     if family_of(tags) == "dualstyle":
-        return str(template.render(**facts))
+        return render(name, tags, **facts)
     drawn: dict[str, Any] = {
         "rows": rows(evaluation),
         "claims": claims(_verdict(evaluation)),
         "counted": counted(evaluation),
         "variants": variants(tags),
     }
-    return str(template.render(**facts, **drawn))
+    return render(name, tags, **facts, **drawn)
+
+
+def render(name: str, tags: Mapping[str, str], **facts: Any) -> str:
+    """The card of a version's family, filled in."""
+    source = (TEMPLATES / CARDS[family_of(tags)]).read_text(encoding="utf-8")
+    template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return str(template.render(name=name, tags=tags, **facts))
 
 
 def variants(tags: Mapping[str, str]) -> tuple[VariantView, ...]:

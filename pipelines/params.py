@@ -32,6 +32,7 @@ from pipelines.settings import (
     MetricName,
     RegistrationConfig,
     StylisationConfig,
+    SystemConfig,
     TrackingConfig,
 )
 from preprocessing.config import DatasetConfig, FetchConfig
@@ -48,6 +49,7 @@ __all__ = [
     "Params",
     "RegistrationConfig",
     "StylisationConfig",
+    "SystemConfig",
     "TrackingConfig",
     "load",
     "parse",
@@ -62,6 +64,7 @@ SECTIONS = (
     "experiments",
     "style_experiments",
     "dualstyles",
+    "systems",
     "animations",
     "stylisations",
     "evaluation",
@@ -91,6 +94,7 @@ class Params:
     cluster: ClusterConfig
     stylisations: dict[str, StylisationConfig] = field(default_factory=dict)
     dualstyles: dict[str, DualStyleSystem] = field(default_factory=dict)
+    systems: dict[str, SystemConfig] = field(default_factory=dict)
     papers: dict[str, Paper] = field(default_factory=dict)
     """Those in papers/. Their data sets and experiments are found by name, and are in no list of the project's own."""
 
@@ -121,6 +125,10 @@ class Params:
     def dualstyle(self, name: str) -> DualStyleSystem:
         """The system called ``name`` that turns faces into cartoons."""
         return _named(self.dualstyles, "dualstyles", name)
+
+    def system(self, name: str) -> SystemConfig:
+        """The system called ``name``, of a model that stylises and one that moves."""
+        return _named(self.systems, "systems", name)
 
     def stylisation(self, name: str) -> StylisationConfig:
         """The stylisation called ``name``."""
@@ -187,7 +195,8 @@ class _Reader:
         ) + params_papers.check_rows(papers)
         animations = self._each("animations", lambda name: self._shown(AnimationConfig, "animations", name))
         stylisations = self._each("stylisations", lambda name: self._shown(StylisationConfig, "stylisations", name))
-        systems = self._each("dualstyles", lambda key: self._system(key, f"profiles.{name}", profile))
+        dualstyles = self._each("dualstyles", lambda key: self._system(key, f"profiles.{name}", profile))
+        systems = self._each("systems", self._composed)
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
             "registration": self._section(RegistrationConfig, "registration"),
@@ -198,7 +207,8 @@ class _Reader:
         if self.problems:
             return None
         main: dict[str, Any] = {"datasets": datasets, "experiments": experiments}
-        main |= {"animations": animations, "stylisations": stylisations, "dualstyles": systems}
+        main |= {"animations": animations, "stylisations": stylisations}
+        main |= {"dualstyles": dualstyles, "systems": systems}
         return Params(profile=name, papers=papers, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
@@ -269,6 +279,16 @@ class _Reader:
             return None
         sets = {key: str(own.get(key)) for key in ("dataset", "style_dataset")}
         return DualStyleSystem(**sets, destylise=destylise)
+
+    def _composed(self, name: str) -> SystemConfig | None:
+        """Two models as one."""
+        path = f"systems.{name}"
+        own = self._mapping(path)
+        for key, section in (("stylist", "dualstyles"), ("mover", "experiments")):
+            known = self._mapping(section)
+            if own.get(key) not in known:
+                self.problems.append(Problem(f"{path}.{key}", own.get(key), f"be one of {', '.join(known)}"))
+        return self._build(SystemConfig, [(path, own)], path)
 
     def _step(
         self, name: str, step: StepName, where: str, face: Mapping[str, Any], own: Mapping[str, Any]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from training.config import TrainConfig
 from training.feed import ShardReader
 from training.tracking.jsonl import RECORDS_NAME
 from training.tracking.mlflow import deliver, run_of
+
+if TYPE_CHECKING:
+    from pipelines.register_system import SystemReport
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class RegisterReport:
     seconds: float
 
 
-def run(name: str, params: Params, paths: Paths) -> RegisterReport:
+def run(name: str, params: Params, paths: Paths) -> RegisterReport | SystemReport:
     """Register an experiment's trained and evaluated model as a version under the experiment's name.
 
     Raises:
@@ -85,6 +88,10 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport:
         from pipelines import register_dualstyle
 
         return register_dualstyle.run(name, params, paths)
+    if name in params.systems:
+        from pipelines import register_system
+
+        return register_system.run(name, params, paths)
     started_s = time.monotonic()
     store = store_of(params, paths)
     with only_writer(paths.report("register", name)), tempfile.TemporaryDirectory() as scratch:

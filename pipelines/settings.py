@@ -163,6 +163,16 @@ class DualStyleSystem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SystemConfig:
+    """Two registered models as one: a face is stylised, then moved."""
+
+    stylist: str
+    """A name in ``dualstyles``."""
+    mover: str
+    """A name in ``experiments``, of the motion family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentConfig:
     """One training, its network and its data."""
 

@@ -65,6 +65,19 @@ def dualstyle_signature() -> Any:
     )
 
 
+def system_signature() -> Any:
+    """Input, output and options of a served system: those of both its models."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, Schema, TensorSpec
+
+    frames, style, motion = (-1, -1, -1, 3), dualstyle_signature(), motion_signature()
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), frames, name) for name in ("photo", "driving")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), frames)]),
+        params=ParamSchema([*style.params.params, *motion.params.params]),
+    )
+
+
 def motion_example() -> dict[str, Any]:
     """A picture and a video of two frames, of the smallest size that shows the shapes."""
     ramp = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
@@ -79,3 +92,9 @@ def style_example() -> dict[str, Any]:
 def dualstyle_example() -> dict[str, Any]:
     """Two faces of the smallest size that shows the shapes."""
     return style_example()
+
+
+def system_example() -> dict[str, Any]:
+    """A face and a video of two frames, of the smallest size that shows the shapes."""
+    moved = motion_example()
+    return {"photo": moved["source"], "driving": moved["driving"]}
