@@ -21,7 +21,7 @@ from pipelines.dualstyle_steps import StepName, experiment_name
 from pipelines.journal import Work, key_of, resumed
 from pipelines.params import Params
 from pipelines.stage import Paths, only_writer, write_report
-from training.checkpoint import file_sha256, load_networks
+from training.checkpoint import load_networks, read_info
 from training.codes import Codes, code_table, write_codes
 from training.destylise import Destylised, Destyliser, destylise
 from training.destylise_config import DestyliseConfig
@@ -82,7 +82,7 @@ def run(name: str, params: Params, paths: Paths) -> DestyliseReport:
     with only_writer(target), resumed(target) as work:
         trained: tuple[StepName, ...] = ("gan", "encoder", "tuned")
         parts = {step: paths.trained(experiment_name(name, step)) for step in trained}
-        known = key_of(config, *(file_sha256(part / "manifest.json") for part in parts.values()))
+        known = key_of(config, *(read_info(part).sha256 for part in parts.values()))
         keys = {clip.id: key_of(known, reader.index.shards[clip.shard].sha256, clip.row) for clip in pictures}
         left = [clip for clip in pictures if work.result(clip.id, keys[clip.id]) is None]
         if left:

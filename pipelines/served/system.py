@@ -6,9 +6,9 @@ It runs wherever mlflow (or mlflow-skinny with pandas), onnxruntime, numpy and p
     frames = model.predict({"photo": face, "driving": video}, params={"style": "micah-3-000000"})
 
 ``photo`` is uint8 RGB (1, H, H, 3): a square picture of one face, aligned as FFHQ's are. ``driving`` is uint8 RGB (N,
-h, w, 3): a video of a face, cut about as wide. ``frames`` is float32 (N, P, P, 3) in [0, 1]. The parameters are those of
-both models (``style``, ``structure``, ``colour``, ``output``, ``psi``; ``mode``, ``adapt_scale``, ``find_best_frame``,
-``smoothing``).
+h, w, 3): a video of a face, cut about as wide. ``frames`` is float32 (N, P, P, 3) in [0, 1]. The parameters are those
+of both models (``style``, ``structure``, ``colour``, ``output``, ``psi``; ``mode``, ``adapt_scale``,
+``find_best_frame``, ``smoothing``).
 
 Letters of the shapes: N frames, H, h and w heights and widths, P the motion model's.
 """

@@ -13,7 +13,7 @@ import torch
 from models.errors import CheckpointError, ParamsError
 from models.export_face import export_faces
 from models.style.face_config import FaceConfig
-from models.style.face_networks import build_dualstyle, build_encoder, build_gan
+from models.style.face_networks import build_encoder
 from pipelines.cartoon_stylist import CartoonStylist
 from pipelines.dualstyle_steps import STEPS, experiment_name
 from pipelines.evaluate_dualstyle import colour_change, edge_change
@@ -27,6 +27,7 @@ from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
 from training.codes import Codes, code_table, write_codes
 from training.face_config import FaceTrainConfig
 from training.parts import take_in
+from training.recipes import dualstyle, face_gan
 
 SMALL = FaceConfig(
     size_px=32,
@@ -57,7 +58,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> TorchFaces:
     """A whole one with random weights and two styles."""
     root = tmp_path_factory.mktemp("system")
     seeded(0)
-    networks = build_dualstyle(SMALL)
+    networks = dualstyle.build_networks(SMALL)
     for residual in networks["generator"].residuals:  # as training leaves them: not nearly nothing any more
         for parameter in residual.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
@@ -76,22 +77,25 @@ def faces() -> np.ndarray:
 
 def test_a_training_takes_its_parts_in(tmp_path: Path) -> None:
     seeded(1)
-    gan = exported(tmp_path / "gan", "stylegan2", build_gan(SMALL))
+    gan = exported(tmp_path / "gan", "stylegan2", face_gan.build_networks(SMALL))
     encoder = exported(tmp_path / "encoder", "psp", build_encoder(SMALL))
     seeded(2)
-    networks = build_dualstyle(SMALL)
+    networks = dualstyle.build_networks(SMALL)
     before = {name: value.clone() for name, value in networks["generator"].residuals.state_dict().items()}
     take_in(networks, {"gan": str(gan), "encoder": str(encoder), "codes": "elsewhere"}, "dualstylegan")
     seeded(1)
-    wanted, found = build_gan(SMALL)["generator"].state_dict(), networks["generator"].generator.state_dict()
+    wanted, found = (
+        face_gan.build_networks(SMALL)["generator"].state_dict(),
+        networks["generator"].generator.state_dict(),
+    )
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
     after = networks["generator"].residuals.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_part_of_another_size_is_refused(tmp_path: Path) -> None:
-    gan = exported(tmp_path / "gan", "stylegan2", build_gan(SMALL))
-    networks = build_dualstyle(replace(SMALL, max_channels=12))
+    gan = exported(tmp_path / "gan", "stylegan2", face_gan.build_networks(SMALL))
+    networks = dualstyle.build_networks(replace(SMALL, max_channels=12))
     with pytest.raises(CheckpointError, match="fit the network"):
         take_in(networks, {"gan": str(gan)}, "dualstylegan")
 
