@@ -170,7 +170,8 @@ def train(
         str | None, typer.Option(help="Fine-tune this model version or checkpoint, with its networks.", metavar="MODEL")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="ray, or local: plain torch in this process (or under torchrun).")
+        str,
+        typer.Option(help="ray; local: plain torch in this process (or under torchrun); auto: local for one worker."),
     ] = "ray",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved settings and an estimate only.")
@@ -181,8 +182,8 @@ def train(
     Examples: `inkmotion train fomm-faces`, `inkmotion train fomm-faces --backend local`,
     `inkmotion train fomm-faces --init-from models:/vox@candidate`
     """
-    if backend not in ("ray", "local"):
-        raise typer.BadParameter(f"must be ray or local; got {backend}.", param_hint="--backend")
+    if backend not in ("ray", "local", "auto"):
+        raise typer.BadParameter(f"must be ray, local or auto; got {backend}.", param_hint="--backend")
     if fresh and resume is not None:
         raise typer.BadParameter("removes the run that --resume names: give one.", param_hint="--fresh")
     if dry_run and init_from is not None:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from models.catalog import MODELS
 from models.contracts import INDEX_NAME
@@ -20,7 +21,7 @@ from models.families import NetworkConfig
 from models.motion.config import MotionConfig
 from models.perceptual import VGG19_FILE
 from pipelines.lineage import data_tags, git_tags
-from pipelines.params import ExperimentConfig, Params
+from pipelines.params import ClusterConfig, ExperimentConfig, Params
 from pipelines.settings import params_sha256
 from pipelines.shipping import ship
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
@@ -64,7 +65,7 @@ def run(
     params: Params,
     paths: Paths,
     *,
-    backend: Backend = "ray",
+    backend: Backend | Literal["auto"] = "ray",
     resume: str | None = None,
     fresh: bool = False,
     init_from: str | None = None,
@@ -78,7 +79,7 @@ def run(
         name: of the experiment.
         params: of the project.
         paths: of the project.
-        backend: ``ray``, or ``local`` for this process alone (or several under torchrun).
+        backend: ``ray``, or ``local`` for this process alone (or several under torchrun); ``auto``: see `chosen`.
         resume: go on with this run (a name, a folder or a URL), although the settings may have changed.
         fresh: remove the run and start anew.
         init_from: fine-tune this model version or checkpoint, with its own networks; the experiment gives the data and
@@ -87,6 +88,8 @@ def run(
     Raises:
         InkmotionError: the training can't start or go on, or was stopped before its end.
     """
+    if backend == "auto":
+        backend = chosen(params.experiment(name).train, params.cluster)
     shards = [paths.shards(dataset) for dataset in params.experiment(name).datasets]
     reader = ShardReader(shards[0])
     experiment = in_steps(params.experiment(name), reader)
@@ -112,6 +115,16 @@ def run(
             write_text(paths.report("train", name).with_name(f"{name}-losses.csv"), losses_csv(made.curves))
             write_report(paths.report("train", name), report)
     return report
+
+
+def chosen(train: TrainConfig, cluster: ClusterConfig) -> Backend:
+    """``local`` for a training that is set to one worker, on this machine, which Ray would only start; else ``ray``.
+
+    Ray takes some 20 s to begin, gives the same weights to the bit, and replaces workers that are lost; a training in
+    the stage's own process goes on where it was when the stage is run again.
+    """
+    alone = train.num_workers == 1 and cluster.address is None and cluster.storage_path is None
+    return "local" if alone else "ray"
 
 
 def _stage(job: TrainJob, params: Params, backend: Backend, *, fresh: bool, writes: bool) -> Made:
