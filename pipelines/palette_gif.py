@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from PIL import Image
 
 from models.errors import ClipError, check, must
 from pipelines.strips import spread
+from pipelines.stylise_photo import whole
 from preprocessing.video_write import checked
 
 _PALETTE_FRAMES = 16
 """The colours are chosen from so many frames, spread over all."""
 _STEADY = 6
 """A pixel keeps its value while no channel changes by more: what holds still takes no bytes, and does not flicker."""
-_MOST_FRAMES = 1200
+MOST_FRAMES = 1200
+"""They are all in memory while the file is made."""
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 _SMALLEST_PX = 32
 _SHRINKS = (
@@ -65,31 +68,40 @@ class Emoji:
 def write_emoji(path: Path, frames: Iterable[np.ndarray], *, fps: float, look: Emoji) -> None:
     """Write a small GIF that plays for ever and as long as its frames did.
 
+    Where nothing that is tried fits ``look.max_kb``, the smallest is kept: whoever wants to know compares sizes.
+
     Args:
-        path: of the file, which appears in place of what is there; call it with a name beside the last one.
+        path: of the file, which appears whole or not at all.
         frames: batches of square frames, uint8 RGB (n, S, S, 3).
         fps: of ``frames``.
         look: how.
 
     Raises:
-        ClipError: there is no frame, there are too many, or no tried size fits ``look.max_kb``.
+        ClipError: there is no frame, or there are too many.
     """
     if not 0 < fps <= 1000:
         raise ClipError(must(f"frame rate of {path.name}", "lie in (0, 1000]", f"{fps:g}"))
     kept, times_s = _taken(path, frames, fps, look)
-    for size, colours, share in _SHRINKS if look.max_kb else _SHRINKS[:1]:
-        side = max(_SMALLEST_PX, round(look.size_px * size))
-        places = spread(len(kept), max(1, round(len(kept) * share)))
-        pictures = [_round(_scaled(kept[place], side), look.background) for place in places]
-        starts_s = [times_s[place] for place in places]
-        _save(path, pictures, [*starts_s, times_s[-1]], max(4, round(look.colours * colours)), look)
-        if look.max_kb is None or path.stat().st_size <= look.max_kb * 1000:
-            return
-    got = f"{path.stat().st_size / 1000:.0f} kB at its smallest"
-    path.unlink()
-    raise ClipError(
-        must("the emoji", f"fit into {look.max_kb} kB", got, "Take fewer frames (max_frames), or allow more")
-    )
+    with whole(path) as part:
+        for size, colours, share in _SHRINKS if look.max_kb else _SHRINKS[:1]:
+            side = max(_SMALLEST_PX, round(look.size_px * size))
+            places = spread(len(kept), max(1, round(len(kept) * share)))
+            pictures = [_round(_scaled(kept[place], side), look.background) for place in places]
+            starts_s = [times_s[place] for place in places]
+            _save(part, pictures, [*starts_s, times_s[-1]], max(4, round(look.colours * colours)), look)
+            if look.max_kb is None or part.stat().st_size <= look.max_kb * 1000:
+                return
+
+
+def check_length(look: Emoji, *, num_frames: int, fps: float) -> None:
+    """Refuse an emoji of more frames than `MOST_FRAMES`, before they are made.
+
+    Raises:
+        ParamsError: it is too long.
+    """
+    count = math.ceil(num_frames * min(1.0, look.fps / fps))
+    rule = f"have at most {MOST_FRAMES} frames: lower its fps or max_frames"
+    check((count <= MOST_FRAMES, "emoji", count, rule))
 
 
 def _taken(path: Path, frames: Iterable[np.ndarray], fps: float, look: Emoji) -> tuple[list[np.ndarray], list[float]]:
@@ -99,11 +111,9 @@ def _taken(path: Path, frames: Iterable[np.ndarray], fps: float, look: Emoji) ->
     count = 0
     for frame in _each(path, frames):
         if int(count * look.fps / fps) != int((count - 1) * look.fps / fps) or look.fps >= fps or not count:
-            if len(kept) >= _MOST_FRAMES:
-                got = f"more than {_MOST_FRAMES}"
-                raise ClipError(
-                    must("the emoji", f"have at most {_MOST_FRAMES} frames", got, "Lower max_frames or fps")
-                )
+            if len(kept) > MOST_FRAMES:
+                rule, got = f"have at most {MOST_FRAMES} frames", f"more than {MOST_FRAMES}"
+                raise ClipError(must("the emoji", rule, got, "Lower max_frames or fps"))
             kept.append(_scaled(frame, look.size_px))
             times_s.append(count / fps)
         count += 1

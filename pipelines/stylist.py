@@ -131,6 +131,17 @@ def check_style(stylist: Stylist, style: str) -> None:
     raise ParamsError([Problem("style", style, f"be one of {stylist.name}'s: {', '.join(names[:_TOLD])}{more}")])
 
 
+def only_style(stylist: Stylist) -> str:
+    """The style of a stylist that has but one.
+
+    Raises:
+        ParamsError: it has several; some are named.
+    """
+    if len(stylist.styles) != 1:
+        check_style(stylist, "")
+    return stylist.styles[0]
+
+
 def _short(name: str) -> str:
     """``ink`` of ``models:/ink/3`` and of ``data/trained/ink``."""
     tail = name.split()[0].removeprefix("models:/") if name.startswith("models:/") else Path(name).name
