@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.errors import ParamsError, Problem, SourceError, must
 from pipelines.studio_choices import Choices
-from pipelines.studio_media import check_driving, check_photo
+from pipelines.studio_media import check_driving, check_given, check_photo, written_anew
 from pipelines.studio_visits import Made, Visit, Visits
 from pipelines.studio_work import Found, Order, Progress, Thumbnail, Workshop, faces_shown
 
@@ -115,8 +115,9 @@ class Acts:
             VisitEnded: the page was closed.
         """
         if path is not None:
-            self.visits.open(key).uploads.add(path)
-            self._check_driving(path)
+            visit = self.visits.open(key)
+            visit.uploads.add(path)
+            self._driving(visit, path)
 
     def run(self, key: str, wish: Wish, *, progress: Progress) -> Made:
         """Make an animation and keep it in the page's history.
@@ -130,8 +131,7 @@ class Acts:
         with visit.working() as folder:
             progress(0.0, "looking the photo and the video over")
             found = self._found(visit, check_photo(wish.photo, max_bytes=self._bounds.max_bytes))
-            self._check_driving(wish.driving)
-            order = _order(wish, found)
+            order = _order(wish, found, self._driving(visit, wish.driving))
             made = self._workshop.make(order, folder, progress=progress, is_over=visit.is_over)
             visit.keep(made)
         return made
@@ -148,8 +148,16 @@ class Acts:
         """The page was closed."""
         self.visits.end(key)
 
-    def _check_driving(self, path: Path | None) -> None:
-        check_driving(path, max_bytes=self._bounds.max_bytes, max_seconds=self._bounds.max_seconds)
+    def _driving(self, visit: Visit, path: Path | None) -> Path:
+        """A driving video that can be used."""
+        given = check_given(path, "a driving video", self._bounds.max_bytes)
+        video = written_anew(
+            given, visit.folder / f"driving-{given.parent.name[:12]}", max_seconds=self._bounds.max_seconds
+        )
+        check_driving(
+            video, max_bytes=max(self._bounds.max_bytes, video.stat().st_size), max_seconds=self._bounds.max_seconds
+        )
+        return video
 
     def _found(self, visit: Visit, path: Path) -> Found:
         seen = visit.seen
@@ -169,7 +177,7 @@ def _written(visit: Visit, found: Found) -> list[tuple[Path, str]]:
     return made
 
 
-def _order(wish: Wish, found: Found) -> Order:
+def _order(wish: Wish, found: Found, driving: Path) -> Order:
     """What is asked for, with nothing missing.
 
     Raises:
@@ -193,6 +201,6 @@ def _order(wish: Wish, found: Found) -> Order:
         style=str(wish.style),
         structure=wish.structure,
         colour=wish.colour,
-        driving=Path(str(wish.driving)),
+        driving=driving,
         mover=str(wish.mover),
     )

@@ -91,6 +91,7 @@ def serving(root: Path, store: registry.Store, temporary: Path) -> Iterator[Serv
     """The studio of the project in ``root`` as a process of its own, whose temporary files lie in ``temporary``."""
     temporary.mkdir(parents=True, exist_ok=True)
     given = {"MLFLOW_TRACKING_URI": store.uri, "TMPDIR": str(temporary), "PYTHONPATH": str(root)}
+    given["ORT_DISABLE_TELEMETRY"] = "1"  # else ONNX Runtime writes a file of its session, and sends what it counts
     command = [sys.executable, "-c", _SERVE, str(root), str(MAX_UPLOAD_MB), str(MAX_SECONDS)]
     process = subprocess.Popen(
         command, env={**os.environ, **given}, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -133,3 +133,158 @@ def test_a_photo_becomes_a_gif_and_an_mp4(
     elsewhere = [url for url in asked if not url.startswith((studio.address, "data:", "blob:"))]
     assert asked
     assert elsewhere == []
+
+
+BAD = [
+    ("no face", None, "must show a face; got none"),
+    ("text", None, "text.jpg must"),
+    ("large", None, "maximum allowed size"),
+    (None, "long", "must last 20 s at most; got"),
+]
+
+
+@pytest.mark.parametrize(("photo", "driving", "says"), BAD, ids=lambda value: str(value))
+def test_bad_media_get_one_clear_line(
+    page: Any, studio: kit.Served, media: dict[str, Path], photo: str | None, driving: str | None, says: str
+) -> None:
+    if photo is not None:
+        give(page, "photo", media[photo])
+    if driving is not None:
+        give(page, "driving", media[driving])
+    line = said(page, says)
+    assert "Traceback" not in line
+    assert "/tmp" not in line
+    assert studio.files("work-*") == []
+
+
+def test_a_driving_video_must_show_a_face(page: Any, studio: kit.Served, media: dict[str, Path]) -> None:
+    give_both(page, media, "nobody")
+    animate(page)
+    assert "nobody.mp4 must show a face" in said(page, "must show a face")
+    assert studio.files("work-*") == []
+
+
+def test_what_is_missing_is_said(page: Any, media: dict[str, Path]) -> None:
+    animate(page)
+    assert "be given a photo; got none" in said(page, "must be given")
+    give(page, "photo", media["photo"])
+    page.locator("#photo img").wait_for()
+    animate(page)
+    assert "be given a driving video; got none" in said(page, "a driving video")
+
+
+def test_of_five_faces_one_is_chosen(page: Any, media: dict[str, Path]) -> None:
+    give(page, "photo", media["five"])
+    page.locator("#faces img").nth(4).wait_for(timeout=WORK_MS)
+    assert "5 faces" in page.locator("#photo-note").inner_text()
+    give(page, "driving", media["driving"])
+    page.locator("#driving video").wait_for()
+    animate(page)
+    assert "5 faces and no choice" in said(page, "must have one face chosen")
+    page.locator("#faces button.thumbnail-item").nth(3).click()
+    animate(page)
+    page.locator("#picture img").wait_for(timeout=WORK_MS)
+
+
+def test_a_photo_by_camera(page: Any, media: dict[str, Path]) -> None:
+    page.locator("#photo [aria-label='Capture from camera']").click()
+    page.locator("#photo").get_by_text("Click to Access Webcam").click()
+    page.locator("#photo video").wait_for()
+    page.wait_for_timeout(1000)
+    page.locator("#photo [aria-label='capture photo']").click()
+    page.locator("#photo img").wait_for()
+    give(page, "driving", media["driving"])
+    page.locator("#driving video").wait_for()
+    animate(page)
+    page.locator("#picture img").wait_for(timeout=WORK_MS)
+
+
+def test_a_driving_video_by_camera(page: Any, media: dict[str, Path], tmp_path: Path) -> None:
+    give(page, "photo", media["photo"])
+    page.locator("#driving [aria-label='Capture from camera']").click()
+    page.locator("#driving").get_by_text("Click to Access Webcam").click()
+    page.wait_for_timeout(1000)  # until the camera shows something
+    page.locator("#driving [aria-label='start recording']").click()
+    page.wait_for_timeout(1500)
+    page.locator("#driving").get_by_text("Stop").click()
+    page.locator("#driving [aria-label='Clear']").wait_for()
+    animate(page)
+    page.locator("#picture img").wait_for(timeout=WORK_MS)
+    with page.expect_download() as downloading:
+        page.locator("#mp4").click()
+    downloading.value.save_as(tmp_path / "got.mp4")
+    assert probe(tmp_path / "got.mp4").num_frames >= 5
+
+
+def test_two_at_once_have_their_own(browser: Any, studio: kit.Served, media: dict[str, Path]) -> None:
+    contexts = [browser.new_context(), browser.new_context()]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        open_studio(page, studio)
+        give_both(page, media)
+    for page in pages:
+        animate(page)
+    for page in pages:
+        page.locator("#picture img").wait_for(timeout=WORK_MS)
+    animate(pages[0])
+    pages[0].locator("#history img").nth(1).wait_for(timeout=WORK_MS)
+    assert pages[1].locator("#history img").count() == 0
+    sources = [page.locator("#picture img").get_attribute("src") for page in pages]
+    assert sources[0] != sources[1]
+    mine = [folder for folder in studio.visits if list(folder.glob("work-*/*.gif"))]
+    assert len(mine) == 2
+    for context in contexts:
+        context.close()
+    assert kit.within(20, lambda: not any(folder.exists() for folder in mine))
+
+
+@pytest.mark.parametrize("how", ["closed", "stopped"])
+def test_work_ends_when_nobody_wants_it(browser: Any, studio: kit.Served, media: dict[str, Path], how: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    before = set(studio.visits)
+    open_studio(page, studio)
+    give_both(page, media, "slow driving")
+    animate(page)
+    page.get_by_text("animating: frame").first.wait_for(timeout=WORK_MS)
+    (mine,) = set(studio.visits) - before
+    assert list(mine.glob("work-*"))
+    if how == "stopped":
+        page.locator("#stop").click()
+        said(page, "The work was stopped")
+        assert kit.within(10, lambda: not list(mine.glob("work-*")))
+    context.close()
+    assert kit.within(20, lambda: not mine.exists())
+    assert studio.files("man-smiling.jpg") == []
+
+
+def test_the_server_answers_nobody_else(studio: kit.Served) -> None:
+    def status(path: str, **headers: str) -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(studio.address + path, headers=headers)) as answer:
+                assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return int(error.code)
+
+    assert status("") == 200
+    assert status("", Host="elsewhere.example") == 400
+    assert status("gradio_api/file=https://elsewhere.example/a.png") == 403
+    assert status("gradio_api/file=/etc/passwd") == 403
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_when_it_ends(
+    root: Path, store: registry.Store, browser: Any, media: dict[str, Path], tmp_path: Path, by: signal.Signals
+) -> None:
+    with kit.serving(root, store, tmp_path) as studio:
+        page = browser.new_page()
+        open_studio(page, studio)
+        give_both(page, media, "slow driving")
+        animate(page)
+        page.get_by_text("animating: frame").first.wait_for(timeout=WORK_MS)
+        assert studio.files("work-*")
+        kit.end(studio.process, by)
+        page.close()
+    assert list(tmp_path.iterdir()) == []
