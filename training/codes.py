@@ -143,15 +143,7 @@ def read_codes(folder: Path) -> CodeTable:
     Raises:
         CheckpointError: there are none, or files are missing, altered or of another schema.
     """
-    path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        fix = "Destylise the style pictures first, or name the folder that holds their codes"
-        raise CheckpointError(must(str(path), "be readable", error.strerror or str(error), fix)) from None
-    except ValueError as error:
-        raise CheckpointError(must(str(path), "be JSON", str(error), "Make the codes again")) from None
-    name, digest, names, about = _checked(raw, str(path))
+    name, digest, names, about = _manifest(folder)
     tensors = _tensors(folder / name, digest)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     wanted = {"extrinsic", "intrinsic"}
@@ -163,9 +155,25 @@ def read_codes(folder: Path) -> CodeTable:
 
 
 def codes_sha256(folder: Path) -> str:
-    """Of the codes in a folder, as its manifest says: for whoever needs to know them again."""
-    raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return _checked(raw, str(folder / MANIFEST))[1]
+    """Of the codes in a folder, as its manifest says: for whoever needs to know them again.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    return _manifest(folder)[1]
+
+
+def _manifest(folder: Path) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
+    """As `_checked`, of a folder."""
+    path = folder / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fix = "Destylise the style pictures first, or name the folder that holds their codes"
+        raise CheckpointError(must(str(path), "be readable", error.strerror or str(error), fix)) from None
+    except ValueError as error:
+        raise CheckpointError(must(str(path), "be JSON", str(error), "Make the codes again")) from None
+    return _checked(raw, str(path))
 
 
 def _checked(raw: Any, where: str) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
@@ -200,8 +208,8 @@ def _tensors(path: Path, digest: str) -> dict[str, Tensor]:
 
 def _named_in(folder: Path) -> str | None:
     """The data file that the present manifest names, if there is one."""
-    with contextlib.suppress(OSError, ValueError, CheckpointError):
-        return _checked(json.loads((folder / MANIFEST).read_text(encoding="utf-8")), "")[0]
+    with contextlib.suppress(CheckpointError):
+        return _manifest(folder)[0]
     return None
 
 

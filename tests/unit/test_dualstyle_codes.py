@@ -100,3 +100,5 @@ def test_a_manifest_that_lies_is_refused(tmp_path: Path, change: dict[str, objec
 def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Destylise the style pictures first"):
         read_codes(tmp_path)
+    with pytest.raises(CheckpointError, match="Destylise the style pictures first"):
+        codes_sha256(tmp_path)

@@ -74,8 +74,14 @@ class Samples:
         return {
             "path-intrinsic": self._random(some, "path-"),
             "path-extrinsic": outer,
-            "path-picture": self.normal(some, "path-picture", 3, side, side),
+            "path-picture": torch.stack([self._noise(int(item), side) for item in some.items]),
         }
+
+    def _noise(self, item: int, side: int) -> Tensor:
+        """A picture of noise, (3, side, side), drawn on the device: of large ones there are many numbers."""
+        draw = torch.Generator(self.device)
+        draw.manual_seed(int(keyed(self.train.seed, "path-picture", item).integers(2**63)))
+        return self.code(torch.randn(3, side, side, generator=draw, device=self.device))
 
     def _of_source(self, pairs: PairBatch, step: int) -> dict[str, Tensor]:
         return {
