@@ -450,6 +450,33 @@ def stylise(
 
 
 @app.command(rich_help_panel=MACHINE)
+def studio(
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Refuse larger photos and videos.")] = 64,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Refuse longer driving videos.")] = 20.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Open a page in the browser: a photo or the camera, a style, a video, and the animated result.
+
+    Examples: `inkmotion studio`, `inkmotion studio --port 8000`, `inkmotion studio --host 0.0.0.0 --max-seconds 10`
+    """
+    from pipelines import studio as page
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"must be auto, cpu or cuda; got {device}.", param_hint="--device")
+    params, paths = store()
+    options = page.StudioOptions(
+        host=host,
+        port=port,
+        max_upload_mb=max_upload_mb,
+        max_seconds=max_seconds,
+        device=device,  # type: ignore[arg-type]
+    )
+    page.serve(paths, params, options)
+
+
+@app.command(rich_help_panel=MACHINE)
 def doctor() -> None:
     """Say what this machine has, what is missing for which stage, and the command that mends it."""
     from rich.console import Console

@@ -14,10 +14,12 @@ import yaml
 from models import errors
 from models.motion.config import MotionConfig
 from models.style.config import StyleConfig
+from models.style.face_config import FaceConfig
 from pipelines import params
 from preprocessing.config import DatasetConfig, FetchConfig
 from preprocessing.datasets.catalog import dataset_spec
 from training.config import LossConfig, MotionTrainConfig, TransformConfig
+from training.face_config import FaceTrainConfig
 from training.style_config import StyleLossConfig, StyleTrainConfig
 
 
@@ -148,6 +150,9 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
     for name, profile in raw["profiles"].items():
         assert set(profile["style"]["train"]) == style_train, name
         assert set(profile["style"]["model"]) == style_model, name
+        assert set(profile["face"]["train"]) == names(FaceTrainConfig), name
+        assert set(profile["face"]["model"]) == names(FaceConfig), name
+        assert set(profile["face"]) == {"model", "train", "destylise", *STEPS}, name
         assert set(profile["train"]) == train, name
         assert set(profile["model"]) == model, name
         assert set(profile["datasets"]) == set(raw["datasets"]), name
