@@ -16,6 +16,7 @@ from models.motion.config import MotionConfig
 from models.style.config import StyleConfig
 from models.style.face_config import FaceConfig
 from pipelines import params
+from pipelines.dualstyle_steps import STEPS
 from preprocessing.config import DatasetConfig, FetchConfig
 from preprocessing.datasets.catalog import dataset_spec
 from training.config import LossConfig, MotionTrainConfig, TransformConfig
