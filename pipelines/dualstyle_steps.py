@@ -35,7 +35,6 @@ STEPS: dict[StepName, Step] = {
         parts=("gan", "encoder"),
         train={
             "max_steps": 3_600,
-            "validate_every_steps": 0,  # what it makes belongs to no set of pictures
             "batch_size": 32,
             "transfer": {"domain": "source", "adversarial": 0.1, "perceptual": 0.5},
         },

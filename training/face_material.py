@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from models.errors import TrainingError, must
 from models.style.face_config import FaceConfig
-from training.codes import read_codes
+from training.codes import codes_sha256, read_codes
 from training.dualstyle_feed import DualStyleFeed
+from training.dualstyle_validation import ExchangeValidation, StyledValidation
 from training.face_config import FaceTrainConfig
 from training.face_validation import EncodedValidation, MadeValidation
 from training.feed import Feed, ShardReader
 from training.job import TrainJob
 from training.pictures_feed import PictureFeed
 from training.runfolder import fetch_folder
-from training.styled_validation import StyledValidation
 from training.world import World
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def open_material(job: TrainJob) -> Material:
 
 
 class _Pictures:
-    """Single pictures: StyleGAN2's, and the encoder's."""
+    """Single pictures: StyleGAN2's, the encoder's, and those of DualStyleGAN's source domain."""
 
     def __init__(self, job: TrainJob) -> None:
         from training.material import material_sha256
@@ -50,6 +51,8 @@ class _Pictures:
         return PictureFeed(self.reader, feed_options(self.train, world), size_px=self.size_px)
 
     def validation(self, recipe: Any, world: World) -> Judges:
+        if self.preset == "dualstylegan":
+            return ExchangeValidation(recipe, num_pictures=self.train.num_validation_pictures)
         kind = EncodedValidation if self.preset == "psp" else MadeValidation
         return kind(self.reader, recipe, world, num_pictures=self.train.num_validation_pictures, size_px=self.size_px)
 
@@ -71,9 +74,10 @@ class _Styled:
             fix = "Run inkmotion destylise first"
             raise TrainingError(must("the training", "have the codes of its style pictures", "none", fix))
         with fetch_folder(job.parts["codes"]) as folder:
-            self.codes = read_codes(folder)
+            self.codes, of_codes = read_codes(folder), codes_sha256(folder)
         self.codes.check_fits(job.model.num_styles, job.model.style_dim)
-        self.sha256 = material_sha256([self.photos.folder, self.styles.folder])
+        pictures = material_sha256([self.photos.folder, self.styles.folder])
+        self.sha256 = hashlib.sha256(f"{pictures}{of_codes}".encode()).hexdigest()
 
     def feed(self, world: World) -> Feed:
         from training.material import feed_options
@@ -87,6 +91,7 @@ class _Styled:
             self.styles,
             self.codes,
             recipe,
+            world,
             num_photos=self.train.num_validation_pictures,
             size_px=self.size_px,
         )
