@@ -20,8 +20,8 @@ _SCHEMA = 1
 _PARTS = ("exp_avg", "exp_avg_sq")
 _MAX_STEPS = 2**31
 _AVERAGE = "ema."
-_OPTIONAL = {"discriminator", "background_predictor", "avd"}
-"""Networks that published files may lack."""
+_OPTIONAL = {"discriminator", "background_predictor", "avd", "augmentation", "path", "encoder"}
+"""Networks that a checkpoint to start from may lack."""
 
 Moments = dict[str, dict[str, dict[str, Tensor]]]
 """Our network -> parameter -> ``step`` (scalar), ``exp_avg`` and ``exp_avg_sq`` (of the parameter's shape), float32."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import ShapeError, must
+from models.layers.norms import BatchNorm2d
 from models.style.face_config import FaceConfig
 from models.style.psp_body import Head, enlarged, stages
 
@@ -32,9 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, config: FaceConfig, *, space: Space = "z+") -> None:
         super().__init__()
         width, self.space, self.size_px = config.encoder_width, space, config.encoder_px
-        self.input_layer = nn.Sequential(
-            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)
-        )
+        self.input_layer = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), BatchNorm2d(width), nn.PReLU(width))
         self.body = stages(width, config.encoder_units)
         self.ends = tuple(end - 1 for end in accumulate(config.encoder_units))[1:]
         deep = 8 * width

@@ -7,6 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers.norms import BatchNorm2d
 from models.style.stylegan2.layers import EqualLinear
 
 _REDUCTION = 16
@@ -37,13 +38,13 @@ class Unit(nn.Module):
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if in_channels != out_channels:
             narrow = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.shortcut_layer = nn.Sequential(narrow, nn.BatchNorm2d(out_channels))
+            self.shortcut_layer = nn.Sequential(narrow, BatchNorm2d(out_channels))
         self.res_layer = nn.Sequential(
-            nn.BatchNorm2d(in_channels),
+            BatchNorm2d(in_channels),
             nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False),
             nn.PReLU(out_channels),
             nn.Conv2d(out_channels, out_channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels),
             Excitation(out_channels),
         )
 
