@@ -14,8 +14,8 @@ from pipelines.studio_media import PHOTO_SUFFIXES
 
 HEAD = """<h1>inkmotion studio</h1>
 <p>A face from a photo, drawn in a style, moved by a video. Nothing leaves this machine.</p>"""
-
-STRUCTURE, NO_STRUCTURE = "Structure", "Structure (fixed)"
+STRUCTURE = "Structure"
+FIXED_STRUCTURE = "Structure (fixed)"
 """A model without an extrinsic style path keeps the face's own structure."""
 
 
