@@ -42,6 +42,7 @@ def build(acts: Acts, samples: Samples) -> gr.Blocks:
         acts: what is done for it.
         samples: what it offers.
     """
+    blocks: gr.Blocks
     with gr.Blocks(title="inkmotion studio", analytics_enabled=False, fill_width=True) as blocks:
         parts = parts_of_page(samples)
         _on_opening(blocks, parts, acts)
