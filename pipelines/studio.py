@@ -21,6 +21,7 @@ from pipelines.processes import environment, term_as_exit
 from pipelines.stage import Paths
 from pipelines.studio_acts import Acts, Bounds
 from pipelines.studio_choices import Choices, choices, sample_media
+from pipelines.studio_guard import Guard, is_loopback
 from pipelines.studio_visits import Visits, studio_folder
 from pipelines.studio_work import Workshop
 from pipelines.stylist import Stylist, open_stylist
@@ -64,6 +65,8 @@ def serve(paths: Paths, params: Params | None, options: StudioOptions, *, tell: 
         raise EnvironmentProblem(
             must("the studio", "find gradio", "none", 'Install it: pip install "inkmotion[studio]"')
         )
+    if not is_loopback(options.host):
+        logger.warning("everybody who reaches %s can use the studio: it asks for no password", options.host)
     with _bound(options) as listening, term_as_exit(), studio_folder() as root:
         uploads = root / "uploads"
         uploads.mkdir()
@@ -112,7 +115,6 @@ def _app(acts: Acts, root: Path, paths: Paths, options: StudioOptions) -> Any:
     import gradio
 
     from pipelines.studio_events import build
-    from pipelines.studio_guard import Guard
     from pipelines.studio_look import CSS, theme
     from pipelines.studio_page import Samples
 

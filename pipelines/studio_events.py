@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from models.errors import InkmotionError
 from pipelines.studio_acts import Acts, Wish
 from pipelines.studio_choices import Choice
 from pipelines.studio_media import sentence
-from pipelines.studio_page import NO_STRUCTURE, STRUCTURE, Parts, Samples, parts_of_page
+from pipelines.studio_page import FIXED_STRUCTURE, STRUCTURE, Parts, Samples, parts_of_page
 from pipelines.studio_visits import Visit, VisitEnded
 from pipelines.stylise_animate_types import Stopped
 
@@ -41,6 +42,7 @@ def build(acts: Acts, samples: Samples) -> gr.Blocks:
         acts: what is done for it.
         samples: what it offers.
     """
+    blocks: gr.Blocks
     with gr.Blocks(title="inkmotion studio", analytics_enabled=False, fill_width=True) as blocks:
         parts = parts_of_page(samples)
         _on_opening(blocks, parts, acts)
@@ -48,7 +50,8 @@ def build(acts: Acts, samples: Samples) -> gr.Blocks:
         _on_media(parts, acts)
         _on_run(parts, acts)
         blocks.unload(_leaving(acts))
-    return blocks.queue(max_size=WAITING)
+    blocks.queue(max_size=WAITING)
+    return blocks
 
 
 def _on_opening(blocks: gr.Blocks, parts: Parts, acts: Acts) -> None:
@@ -66,12 +69,12 @@ def _on_style(parts: Parts, acts: Acts) -> None:
         offered = acts.styles(uri)
         chosen = offered[0][1] if offered else None
         has_structure = acts.has_structure(uri)
-        structure = gr.Slider(interactive=has_structure, label=STRUCTURE if has_structure else NO_STRUCTURE)
+        structure = gr.Slider(interactive=has_structure, label=STRUCTURE if has_structure else FIXED_STRUCTURE)
         return gr.Gallery(value=offered, selected_index=0 if offered else None), chosen, structure
 
     @_told
     def pick(event: gr.SelectData, uri: str | None) -> str:
-        return acts.styles(uri)[event.index][1]
+        return str(acts.styles(uri)[event.index][1])
 
     shown = [parts.styles, parts.style, parts.structure]
     parts.stylist.change(styles, parts.stylist, shown, show_progress_on=parts.styles, **LOOK, **PRIVATE)
@@ -170,7 +173,7 @@ def _told(act: Callable[P, R]) -> Callable[P, R]:
 
 
 def _shown_error(text: str, *, title: str = "This did not work") -> gr.Error:
-    return gr.Error(text, duration=STILL_THERE_S, title=title, print_exception=False)
+    return gr.Error(html.escape(text, quote=False), duration=STILL_THERE_S, title=title, print_exception=False)
 
 
 def _shown(visit: Visit, place: int) -> tuple[Any, ...]:

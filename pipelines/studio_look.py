@@ -26,7 +26,11 @@ CSS = """
 #columns { gap: 1.5rem; align-items: flex-start; }
 #columns h3 { margin: 0; font-size: 1.05rem; font-weight: 600; }
 #picture img, #still img { width: 100%; height: 100%; object-fit: contain; }
-#styles .grid-container, #faces .grid-container, #history .grid-container { padding: .25rem; }
+#styles .grid-container, #faces .grid-container, #history .grid-container {
+  padding: .25rem;
+  grid-template-columns: repeat(auto-fill, minmax(4.5rem, 1fr)) !important;
+}
+#styles .caption-label, #faces .caption-label, #history .caption-label { font-size: .7rem; padding: 0 .3rem; }
 #styles, #faces, #history {
   outline: none !important;
   border: 1px solid var(--border-color-primary) !important;

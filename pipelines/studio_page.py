@@ -8,35 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import FileData, ImageData
 
 from pipelines.studio_media import PHOTO_SUFFIXES
 
 HEAD = """<h1>inkmotion studio</h1>
 <p>A face from a photo, drawn in a style, moved by a video. Nothing leaves this machine.</p>"""
-
-STRUCTURE, NO_STRUCTURE = "Structure", "Structure (fixed)"
+STRUCTURE = "Structure"
+FIXED_STRUCTURE = "Structure (fixed)"
 """A model without an extrinsic style path keeps the face's own structure."""
-
-
-class PhotoInput(gr.Image):
-    """A picture's file as it was given: what is wrong with it is found by `pipelines.studio_media`."""
-
-    is_template = True
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        """Its path."""
-        return payload.path if payload is not None else None
-
-
-class VideoInput(gr.Video):
-    """A video's file as it was given."""
-
-    is_template = True
-
-    def preprocess(self, payload: FileData | None) -> str | None:
-        """Its path."""
-        return payload.path if payload is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +63,18 @@ def parts_of_page(samples: Samples) -> Parts:
     return Parts(*face_and_style, *motion, *made)
 
 
+def _taken_as_given(part: Any) -> None:
+    """Hand on a file's path alone: gradio would decode it without bounds, `pipelines.studio_media` looks it over."""
+
+    def path_of(payload: Any) -> str | None:
+        return None if payload is None else str(payload.path)
+
+    part.preprocess = path_of
+
+
 def _photo(samples: Samples) -> tuple[Any, ...]:
     gr.Markdown("### 1 · Photo")
-    photo = PhotoInput(
+    photo = gr.Image(
         type="filepath",
         sources=["upload", "webcam", "clipboard"],
         show_label=False,
@@ -95,6 +83,7 @@ def _photo(samples: Samples) -> tuple[Any, ...]:
         elem_id="photo",
         placeholder=f"Drop a photo of a face here\n{', '.join(PHOTO_SUFFIXES)}",
     )
+    _taken_as_given(photo)
     if samples.photos:
         gr.Examples([[str(path)] for path in samples.photos], inputs=photo, label="Samples", elem_id="photos")
     note = gr.Markdown("", elem_id="photo-note", visible=False)
@@ -116,13 +105,14 @@ def _style() -> tuple[Any, ...]:
 
 def _motion(samples: Samples) -> tuple[Any, ...]:
     gr.Markdown("### 3 · Movement")
-    driving = VideoInput(
+    driving = gr.Video(
         sources=["upload", "webcam"],
         show_label=False,
         height=300,
         buttons=[],
         elem_id="driving",
     )
+    _taken_as_given(driving)
     if samples.videos:
         gr.Examples([[str(path)] for path in samples.videos], inputs=driving, label="Samples", elem_id="videos")
     mover = gr.Dropdown(choices=[], value=None, label="Model that animates", elem_id="mover", filterable=False)

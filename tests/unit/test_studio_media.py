@@ -66,6 +66,7 @@ def test_too_many_bytes_seconds_or_pixels_are_refused(tmp_path: Path, video: Pat
     [
         (SourceError("/tmp/x/y/me.png must be a picture; got 1/2."), "me.png must be a picture; got 1/2."),
         (SourceError("'/tmp/x/me.png'\nmust be whole."), "'me.png' must be whole."),
+        (SourceError("me.png must have one (--face 1 to 5, --face all); got 5."), "me.png must have one; got 5."),
         (
             SourceError("models:/ink@champion must exist; got samples/a.jpg."),
             "models:/ink@champion must exist; got samples/a.jpg.",
