@@ -108,13 +108,15 @@ def cards(
     versions: list[VersionView],
 ) -> list[Card]:
     """The headline figures, of what there is."""
-    seen = {family: sum(one.images_seen for one in trainings if one.family == family) for family in ("motion", "style")}
+    families: tuple[Family, ...] = ("motion", "style", "dualstyle")
+    seen = {family: sum(one.images_seen for one in trainings if one.family == family) for family in families}
     plural = "s" if len(versions) > 1 else ""
     counts = (
         (sum(dataset.clips or 0 for dataset in datasets), f"clips and stills in {len(datasets)} data sets"),
         (sum(dataset.frames or 0 for dataset in datasets), "frames in the shards"),
         (seen["motion"], "pairs of frames trained on"),
         (seen["style"], "photos and style pictures trained on"),
+        (seen["dualstyle"], "faces trained on"),
         (len(versions), f"model version{plural} registered"),
     )
     made = [card for card in (_motion_card(results), _style_card(drawn)) if card is not None]
@@ -161,6 +163,10 @@ USES: Mapping[Family, tuple[str, str]] = {
     "style": (
         "Your own photo, folder of photos or video as drawings",
         "inkmotion stylise --model {uri} --in me.jpg --out me.png",
+    ),
+    "dualstyle": (
+        "The face in your own photo as a cartoon, moved by your own video",
+        "inkmotion stylise-animate --stylist {uri} --photo me.jpg --driving you.mp4 --out me.gif",
     ),
 }
 """What a version is for, by its family, and the command."""

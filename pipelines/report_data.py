@@ -68,6 +68,8 @@ def family_of(stage: str, name: str, params: Params, reports: Reports) -> Family
     for preset in (report.get("preset"), experiment.preset if experiment else None):
         if isinstance(preset, str) and preset in MODELS:
             return MODELS[preset].family
+    if name in params.dualstyles or name in params.systems:
+        return "dualstyle" if name in params.dualstyles else "system"
     elsewhere = (reports.get(other, name) for other in ("train", "evaluate"))
     return "style" if any(one.get("style_dataset") for one in (report, *elsewhere)) else "motion"
 

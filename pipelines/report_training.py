@@ -22,11 +22,18 @@ FIGURES = {
     "slope": "gradient penalty, before its weight",
 }
 """What a critic's phases tell beside their losses: last part of its name -> what it is."""
-JUDGED_BY: Mapping[Family, tuple[str, str, tuple[str, str]]] = {
-    "motion": (L1, COPY_L1, ("validation L1", "copy-source")),
-    "style": (KID, PHOTO_KID, ("validation KID", "untouched photos")),
+Judged = tuple[str, str, tuple[str, str]]
+JUDGED_BY: Mapping[Family, tuple[Judged, ...]] = {
+    "motion": ((L1, COPY_L1, ("validation L1", "copy-source")),),
+    "style": ((KID, PHOTO_KID, ("validation KID", "untouched photos")),),
+    "dualstyle": (
+        (KID, PHOTO_KID, ("validation KID", "untouched faces")),
+        ("validation/exchange_l1", "validation/intrinsic_l1", ("L1 to the exchanged codes", "without the style path")),
+        (L1, "validation/mean_picture_l1", ("validation L1", "the mean picture")),
+    ),
 }
-"""Names in the record of the validation's figure and of doing nothing, and what the page calls them."""
+"""Names in the record of a validation's figure and of doing nothing, and what the page calls them; the first that a
+training has recorded counts."""
 Curves = Mapping[str, tuple[list[float], list[float]]]
 """Name -> (steps, values)."""
 
@@ -96,7 +103,7 @@ def facts(report: Report, family: Family) -> tuple[tuple[str, Any, str], ...]:
             ("Validation KID", number(find(report.get("validation"), KID)), "short"),
             ("of untouched photos", number(find(report.get("validation"), PHOTO_KID)), "short"),
         ]
-    else:
+    elif family == "motion":
         told.append(("Validation L1", number(report.get("validation_l1")), "figure"))
     return tuple(fact for fact in told if fact[1] is not None)
 
@@ -114,9 +121,10 @@ def loss_picture(curves: Curves, name: str, family: Family = "motion") -> Themed
 
 def validation_picture(curves: Curves, name: str, family: Family = "motion") -> Themed | None:
     """The validation's figure beside that of doing nothing."""
-    key, idle, labels = JUDGED_BY[family]
-    if key not in curves:
+    recorded = [judged for judged in JUDGED_BY.get(family, ()) if judged[0] in curves]
+    if not recorded:
         return None
+    key, idle, labels = recorded[0]
     steps, values = curves[key]
     line = curves[idle][1][-1] if idle in curves else None
     return themed(

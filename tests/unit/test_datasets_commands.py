@@ -337,7 +337,7 @@ def test_the_list_names_all_and_who_uses_them(root: Path) -> None:
     assert [row[0] for row in rows] == list(DATASETS)
     assert all(len(row) == len(COLUMNS) and all(row) for row in rows)
     used = dict(zip([row[0] for row in rows], [row[-1] for row in rows], strict=True))
-    assert (used["voxceleb1"], used["ffhq"]) == ("faces", "-")
+    assert (used["voxceleb1"], used["ffhq"], used["fashion"]) == ("faces", "face-stills", "-")
     assert [row[:-1] for row in listed(None)] == [row[:-1] for row in rows]
 
 
