@@ -13,8 +13,9 @@ from typing import Any
 
 import jinja2
 
+from models.catalog import MODELS
 from models.families import Family
-from pipelines import report_data, report_datasets, report_sections, report_style, report_training
+from pipelines import report_data, report_datasets, report_faces, report_sections, report_style, report_training
 from pipelines.params import Params
 from pipelines.report_data import Reports, find, number
 from pipelines.report_datasets import DatasetView
@@ -88,6 +89,7 @@ def render(params: Params, paths: Paths, reports: Reports) -> str:
         trainings=trainings,
         animations=report_sections.animations(params, paths, reports),
         stylisations=report_style.stylisations(params, paths, reports),
+        faces=report_faces.results(params, paths, reports),
         versions=versions,
         threshold=LEARNED_RATIO,
         metric=METRICS["l1"],
@@ -200,12 +202,19 @@ def _missing(params: Params, reports: Reports) -> tuple[str, ...]:
         *(("cut", name) for name in params.datasets),
         *(("shard", name) for name in params.datasets),
         *(("train", name) for name in params.experiments),
-        *(("evaluate", name) for name in params.experiments),
-        *(("register", name) for name in params.experiments),
+        *((stage, name) for stage in ("evaluate", "register") for name in _judged(params)),
+        *(("destylise", name) for name in params.dualstyles),
+        *(("register", name) for name in params.systems),
         *(("animate", name) for name in params.animations),
         *(("stylise", name) for name in params.stylisations),
     ]
     return tuple(f"{stage} {name}" for stage, name in wanted if not reports.get(stage, name))
+
+
+def _judged(params: Params) -> list[str]:
+    """What is evaluated and registered: experiments, and of a DualStyleGAN's trainings the whole that they make."""
+    alone = [name for name, one in params.experiments.items() if MODELS[one.preset].family != "dualstyle"]
+    return [*alone, *params.dualstyles]
 
 
 @functools.cache

@@ -156,6 +156,11 @@ def fill(params: Params, paths: Paths) -> None:
         if MODELS[experiment.preset].family == "style":
             fill_style(paths, name, moving(3, 2), moving(3, 3))
             continue
+        if MODELS[experiment.preset].family == "dualstyle":  # it is judged as a whole, when all of it is trained
+            put(paths, "train", name, {"steps": 40, "images_seen": 320, "preset": experiment.preset})
+            rows = ["step,loss/generator/gan,validation/kid", "1,2.5,0.9", "2,2.0,0.8", "3,1.5,0.6"]
+            paths.report("train", name).with_name(f"{name}-losses.csv").write_text("\n".join(rows) + "\n")
+            continue
         put(paths, "train", name, {"steps": 160, "images_seen": 1280, "samples_per_s": 28.5, "data_wait_share": 0.004})
         rows = ["step,loss/total,loss/pixel,validation/l1,validation/copy_source_l1"]
         rows += [f"{step},{50 / step},{10 / step},{0.12 - step * 1e-4},0.12" for step in range(1, 40)]
@@ -169,6 +174,10 @@ def fill(params: Params, paths: Paths) -> None:
         (folder / "videos.png").write_bytes(plots.video_bars([("a", 0.1, 0.2)]))
         decision = "Promoted: no champion stood before."
         put(paths, "register", name, {"name": name, "version": 1, "aliases": ["champion"], "decision": decision})
+    for name in params.dualstyles:
+        fill_faces(paths, name)
+    for name in params.systems:
+        put(paths, "register", name, {"name": name, "version": 1, "aliases": ["champion"]})
     for name in params.animations:
         folder = paths.pictures("animate", name)
         folder.mkdir(parents=True)
@@ -183,6 +192,22 @@ def fill(params: Params, paths: Paths) -> None:
         fill_stylisation(paths, name, moving(1, 4)[0], moving(1, 5)[0])
 
 
+def fill_faces(paths: Paths, name: str) -> None:
+    """Reports and pictures of a DualStyleGAN."""
+    sides = {
+        side: {"kid/effnet-lite0": {"value": value, "std": 0.01}} for side, value in (("made", 0.3), ("untouched", 0.4))
+    }
+    moves = {"structure": {"edges": 0.7, "colours": 0.1}, "colour": {"edges": 0.2, "colours": 0.6}}
+    holds = {"structure moves edges more than colour does": True, "cartoons are nearer": False}
+    put(paths, "evaluate", name, {**sides, **moves, "holds": holds, "reconstruction_l1": 0.1, "mean_face_l1": 0.2})
+    put(paths, "destylise", name, {"first_loss": 9.0, "last_loss": 2.5, "pictures": 48})
+    put(paths, "register", name, {"name": name, "version": 1, "aliases": ["champion"]})
+    for stage, file in (("evaluate", "style-0.png"), ("destylise", "strip.png")):
+        folder = paths.pictures(stage, name)
+        folder.mkdir(parents=True)
+        Image.fromarray(moving(1, 6)[0]).save(folder / file)
+
+
 def test_the_page_with_everything(params: Params, paths: Paths) -> None:
     fill(params, paths)
     made = report.run(params, paths)
@@ -191,14 +216,24 @@ def test_the_page_with_everything(params: Params, paths: Paths) -> None:
     assert made.bytes == len(text.encode())
     for wanted in ("0.1000", "0.1250", "0.800", "learned", "0.1700", "no-subject", "3 of 4", "1,280", "28.5", "0.4%"):
         assert wanted in text, wanted
-    for wanted in ("models:/fomm-faces@champion", "Promoted: no champion", "Take note.", "load_model", "time"):
+    for wanted in (
+        "models:/fomm-faces@champion",
+        "Promoted: no champion",
+        "Take note.",
+        "load_model",
+        "time",
+        "Faces into cartoons",
+        "0.700, 0.100",
+    ):
         assert wanted in text, wanted
     styles = [name for name, one in params.experiments.items() if MODELS[one.preset].family == "style"]
-    motions = len(params.experiments) - len(styles)
+    faces = [name for name, one in params.experiments.items() if MODELS[one.preset].family == "dualstyle"]
+    motions = len(params.experiments) - len(styles) - len(faces)
     pictures = [uri for uri in found.fetched if uri.startswith("data:image/")]
     of_motion = motions * (2 + 4) + len(params.animations)  # strip and bars, two themed curves
     of_style = len(styles) * (2 + 8) + 2 * len(params.stylisations)  # strip and bars, four themed curves; pairs
-    assert len(pictures) == len(params.datasets) + of_motion + of_style
+    of_faces = len(faces) * 4 + len(params.dualstyles) * 2  # two themed curves; a strip, and faces behind styles
+    assert len(pictures) == len(params.datasets) + of_motion + of_style + of_faces
     assert {link for link in found.links if not link.startswith("#")} == {
         *(f"animate/{name}/{name}.gif" for name in params.animations),
         *(f"stylise/{name}/drawing.png" for name in params.stylisations),
