@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from preprocessing.video import DEFAULT_LIMITS, MediaError, probe
 from preprocessing.video_types import VideoInfo
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".webm")
 RECORDED = (".webm", ".mkv")
 """What browsers record into."""
 _EVEN: dict[str, Any] = {
@@ -88,7 +89,7 @@ def written_anew(path: Path, folder: Path, *, max_seconds: float) -> Path:
     made = folder / f"{path.stem}.mp4"
     if made.is_file():
         return made
-    part = made.with_name(f"part-{made.name}")
+    part = made.with_name(f"part-{uuid.uuid4().hex}.mp4")  # a page may ask for the same one twice at a time
     node = video_ffmpeg.opened(path, max_pixels=DEFAULT_LIMITS.max_pixels).output(str(part), t=max_seconds + 1, **_EVEN)
     child = video_ffmpeg.Child(video_ffmpeg.compiled(node.overwrite_output()), timeout_s=_REWRITE_TIMEOUT_S)
     try:

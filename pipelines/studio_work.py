@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -31,6 +31,8 @@ SHOWN_PX = 256
 """Of faces and styles in a list."""
 LOOK_PX = 2000
 """Longest side at which a photo is worked with."""
+FOLLOWED_AT_ONCE = 8
+"""Driving frames between two looks whether to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,20 @@ class Order:
     driving: Path
     mover: str
     """Model version that animates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stoppable(framing.Video):
+    """A driving video whose decoding can be ended."""
+
+    is_over: Callable[[], bool]
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """See `Video.batches`."""
+        for batch in framing.Video.batches(self):
+            for start in range(0, len(batch), FOLLOWED_AT_ONCE):
+                _go_on(self.is_over)
+                yield batch[start : start + FOLLOWED_AT_ONCE]
 
 
 class Workshop:
@@ -144,6 +160,8 @@ class Workshop:
             raise SourceError(must(order.driving.name, "show a face in its first seconds", "none", fix))
         outs = [folder / "animation.gif", folder / "animation.mp4"]
         check_gifs(outs, num_frames=video.num_frames, shape=(mover.size_px, mover.size_px))
+        facts = {part.name: getattr(video, part.name) for part in fields(video)}
+        video = _Stoppable(**facts, is_over=is_over)
         self._animate(mover, drawn, video, outs, progress=progress, is_over=is_over)
         progress(1.0, "done")
         label = f"{order.style}, {order.driving.stem}"

@@ -246,7 +246,7 @@ def test_work_ends_when_nobody_wants_it(browser: Any, studio: kit.Served, media:
     open_studio(page, studio)
     give_both(page, media, "slow driving")
     animate(page)
-    page.get_by_text("animating: frame").first.wait_for(timeout=WORK_MS)
+    page.get_by_text("following the movement").first.wait_for(timeout=WORK_MS)
     (mine,) = set(studio.visits) - before
     assert list(mine.glob("work-*"))
     if how == "stopped":
@@ -283,7 +283,7 @@ def test_nothing_is_left_when_it_ends(
         open_studio(page, studio)
         give_both(page, media, "slow driving")
         animate(page)
-        page.get_by_text("animating: frame").first.wait_for(timeout=WORK_MS)
+        page.get_by_text("following the movement").first.wait_for(timeout=WORK_MS)
         assert studio.files("work-*")
         kit.end(studio.process, by)
         page.close()

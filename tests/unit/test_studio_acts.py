@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,14 @@ def test_a_recording_without_length_is_written_anew(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"broken\.webm must be a video that can be read"):
         written_anew(broken, tmp_path / "new", max_seconds=20)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["sample.mp4"]
+
+
+def test_a_recording_may_be_asked_for_twice_at_once(tmp_path: Path) -> None:
+    recorded = encode(tmp_path / "sample.webm", pattern(30), "-c:v", "libvpx", fps=30)
+    with ThreadPoolExecutor(4) as several:
+        asked = [several.submit(written_anew, recorded, tmp_path / "new", max_seconds=20) for _ in range(4)]
+    assert {each.result() for each in asked} == {tmp_path / "new" / "sample.mp4"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["sample.mp4"]
 
 
 def test_styles_are_shown_once_and_without_a_sample_too(monkeypatch: pytest.MonkeyPatch) -> None:
