@@ -22,6 +22,7 @@ from pipelines.command_line import Commands, settings, show, store
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program phones nobody
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 

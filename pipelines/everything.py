@@ -139,7 +139,8 @@ def _heeded_interrupts() -> Iterator[None]:
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """For DVC and the stages: this interpreter first on the path, nobody phoned."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    quiet = {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    quiet = {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet |= {"ORT_DISABLE_TELEMETRY": "1", "PATH": path}
     return {**os.environ, **quiet, **variables}
 
 

@@ -10,6 +10,7 @@ import pytest
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     MLFLOW_DISABLE_TELEMETRY="true",
+    ORT_DISABLE_TELEMETRY="1",
     DVC_NO_ANALYTICS="1",
     NO_COLOR="1",
     TERM="dumb",

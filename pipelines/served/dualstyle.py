@@ -21,17 +21,19 @@ numbers each, M styles.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its maker from its import on
 with warnings.catch_warnings():  # MLflow warns of its own type hints while it is imported
     warnings.simplefilter("ignore")
+    import onnxruntime
     from mlflow.models import set_model
     from mlflow.pyfunc.model import PythonModel
 

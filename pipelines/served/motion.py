@@ -25,18 +25,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its maker from its import on
 with warnings.catch_warnings():  # MLflow warns of its own type hints while it is imported
     warnings.simplefilter("ignore")
+    import onnxruntime
     from mlflow.models import set_model
     from mlflow.pyfunc.model import PythonModel
 
