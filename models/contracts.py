@@ -7,7 +7,7 @@ Notation used for tensor shapes, everywhere in this project:
     - h, w: height and width of a feature map
     - K: number of keypoints
     - N: number of frames of a clip or video
-    - S: number of scales of an image pyramid
+    - S: number of scales of an image pyramid; of a face, number of its style codes
 
 Images are float in [0, 1], channels first (B, 3, H, W), wherever a network sees them; they are uint8 RGB, channels last
 (N, H, W, 3), in files and wherever numpy sees them. Points are (x, y) in [-1, 1], x first: -1 and +1 are the centres
