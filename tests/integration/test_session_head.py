@@ -95,7 +95,8 @@ def test_stages_join_one_head_beside_another(tmp_path: Path, root: Path) -> None
 
 
 OWNER = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf to it
     from pipelines.session import head
     with head(1) as variables:
         print(variables["RAY_TMPDIR"], flush=True)
