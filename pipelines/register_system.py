@@ -78,7 +78,10 @@ def run(name: str, params: Params, paths: Paths) -> SystemReport:
             extras=files,
         )
         version = register(parcel, store)
-        decision = promote(name, params, paths)
+        promoted, sentence = False, "promotion is switched off (registration.promote)"
+        if params.registration.promote:
+            decision = promote(name, params, paths)
+            promoted, sentence = decision.promoted, decision.sentence
         version = find(version.uri, store)
         report = SystemReport(
             name=name,
@@ -87,8 +90,8 @@ def run(name: str, params: Params, paths: Paths) -> SystemReport:
             stylist=stylist.uri,
             mover=mover.uri,
             aliases=version.aliases,
-            promoted=decision.promoted,
-            decision=decision.sentence,
+            promoted=promoted,
+            decision=sentence,
             num_bytes=sum(path.stat().st_size for path in (parcel.onnx, *files.values())),
             seconds=round(time.monotonic() - started_s, 3),
         )
