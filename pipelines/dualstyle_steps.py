@@ -65,3 +65,8 @@ STEPS: dict[StepName, Step] = {
 def experiment_name(system: str, step: StepName) -> str:
     """How the training of a step is called: ``dualstyle-cartoon-gan``."""
     return f"{system}-{step}"
+
+
+def names_of(system: str) -> tuple[str, ...]:
+    """Names of all of a system's trainings."""
+    return tuple(experiment_name(system, step) for step in STEPS)

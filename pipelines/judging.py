@@ -24,7 +24,7 @@ def run(name: str, params: Params, paths: Paths) -> EvaluateReport | StyleEvalua
         from pipelines import evaluate_methods
 
         return evaluate_methods.run(name, params, paths)
-    if name in params.dualstyles:
+    if name in params.all_dualstyles:
         from pipelines import evaluate_dualstyle
 
         return evaluate_dualstyle.run(name, params, paths)

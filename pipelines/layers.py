@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from models.errors import ParamsError, Problem
@@ -56,6 +56,36 @@ def build(cls: type[T], layers: list[Layer], where: str, problems: list[Problem]
         return None
 
 
+def mapping_of(path: str, value: Any, problems: list[Problem]) -> Mapping[str, Any]:
+    """``value`` as a mapping with texts for keys; null is an empty one, and what is wrong is told once."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        _tell_once(Problem(path, value, "be a mapping"), problems)
+        return {}
+    named = {key: entry for key, entry in value.items() if isinstance(key, str)}
+    for key in value:
+        if key not in named:
+            _tell_once(Problem(f"{path}.{key}", key, "have a text for a name; quote it"), problems)
+    return named
+
+
+def unknown_keys(path: str, section: Mapping[str, Any], known: Sequence[str]) -> list[Problem]:
+    """A problem for each key that is none of those known."""
+    rule = f"not be there; known here: {', '.join(known)}"
+    return [Problem(f"{path}.{key}" if path else str(key), section[key], rule) for key in section if key not in known]
+
+
+def last(layers: Sequence[Layer], key: str) -> Any:
+    """What the strongest layer that sets a key says."""
+    return next((layer[key] for _, layer in reversed(layers) if layer.get(key) is not None), None)
+
+
+def without(layer: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A layer without some keys."""
+    return {key: value for key, value in layer.items() if key not in keys}
+
+
 def one_length(layers: list[Layer]) -> list[Layer]:
     """Layers of a training in which the strongest that says how long it is, in steps or in epochs, stands alone.
 
@@ -65,6 +95,11 @@ def one_length(layers: list[Layer]) -> list[Layer]:
     layers = _one_length(layers, steps=("max_steps", "milestones"), epochs=("max_epochs", "milestone_epochs"))
     layers = _one_length_of("avd", layers, steps=("max_steps",), epochs=("max_epochs",))
     return _one_length_of("losses", layers, steps=("warm_up_steps",), epochs=("warm_up_epochs",))
+
+
+def _tell_once(problem: Problem, problems: list[Problem]) -> None:
+    if problem not in problems:
+        problems.append(problem)
 
 
 def _one_length_of(part: str, layers: list[Layer], *, steps: tuple[str, ...], epochs: tuple[str, ...]) -> list[Layer]:

@@ -19,10 +19,11 @@ import yaml
 from models.catalog import MODELS, PUBLISHED, ModelSpec, PublishedSettings, own_options, presets_of, settings_kind
 from models.errors import ParamsError, Problem
 from models.families import NETWORKS, Family
-from pipelines import params_papers
-from pipelines.dualstyle_steps import STEPS, StepName, experiment_name
-from pipelines.layers import Layer, build, one_length
-from pipelines.params_papers import Paper, PaperFile, last, without
+from pipelines import params_dualstyle, params_papers
+from pipelines.dualstyle_steps import names_of
+from pipelines.layers import Layer, build, last, mapping_of, one_length, unknown_keys, without
+from pipelines.params_dualstyle import Cartoon
+from pipelines.params_papers import Paper, PaperFile
 from pipelines.settings import (
     AnimationConfig,
     ClusterConfig,
@@ -36,7 +37,6 @@ from pipelines.settings import (
     TrackingConfig,
 )
 from preprocessing.config import DatasetConfig, FetchConfig
-from training.destylise_config import DestyliseConfig
 from training.families import TRAININGS
 
 __all__ = [
@@ -74,7 +74,6 @@ SECTIONS = (
     "cluster",
 )
 PROFILE_SECTIONS = ("datasets", "data", "published", "model", "train", "style", "face")
-OF_A_DUALSTYLE = ("dataset", "style_dataset", "model", "destylise", *STEPS)
 OF_AN_EXPERIMENT = ("preset", "dataset", "style_dataset", "published", "model")
 """Its keys that are none of its training's."""
 
@@ -123,8 +122,14 @@ class Params:
         return dict(entry for paper in self.papers.values() for entry in paper.folders())
 
     def dualstyle(self, name: str) -> DualStyleSystem:
-        """The system called ``name`` that turns faces into cartoons."""
-        return _named(self.dualstyles, "dualstyles", name)
+        """The system called ``name`` that turns faces into cartoons, of the project or of a paper."""
+        return _named(self.all_dualstyles, "dualstyles", name)
+
+    @property
+    def all_dualstyles(self) -> dict[str, DualStyleSystem]:
+        """The project's, and those of its papers."""
+        others = {key: found for paper in self.papers.values() for key, found in paper.dualstyles.items()}
+        return {**self.dualstyles, **others}
 
     def system(self, name: str) -> SystemConfig:
         """The system called ``name``, of a model that stylises and one that moves."""
@@ -189,13 +194,15 @@ class _Reader:
         self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
         experiments = self._experiments(f"profiles.{name}", profile)
+        cartoons = self._cartoons(f"profiles.{name}", profile, known=experiments)
+        for cartoon in cartoons.values():
+            experiments |= cartoon.experiments
         papers = {file.name: self._paper(file, f"profiles.{name}", profile) for file in self.papers}
         self.problems += params_papers.check_papers(
             self.papers, [*datasets], [*experiments]
         ) + params_papers.check_rows(papers)
         animations = self._each("animations", lambda name: self._shown(AnimationConfig, "animations", name))
         stylisations = self._each("stylisations", lambda name: self._shown(StylisationConfig, "stylisations", name))
-        dualstyles = self._each("dualstyles", lambda key: self._system(key, f"profiles.{name}", profile))
         systems = self._each("systems", self._composed)
         tail: dict[str, Any] = {
             "evaluation": self._section(EvaluationConfig, "evaluation"),
@@ -208,7 +215,7 @@ class _Reader:
             return None
         main: dict[str, Any] = {"datasets": datasets, "experiments": experiments}
         main |= {"animations": animations, "stylisations": stylisations}
-        main |= {"dualstyles": dualstyles, "systems": systems}
+        main |= {"dualstyles": {key: cartoon.system for key, cartoon in cartoons.items()}, "systems": systems}
         return Params(profile=name, papers=papers, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
@@ -247,38 +254,25 @@ class _Reader:
                 if name in made
             ]
             made |= each
-        for system in self._mapping("dualstyles"):
-            made |= self._dualstyle(str(system), where, profile, known=made)
         return made
 
-    def _dualstyle(
-        self, name: str, where: str, profile: Mapping[str, Any], *, known: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The trainings of one DualStyleGAN."""
-        path, face = f"dualstyles.{name}", self._mapping(f"{where}.face", profile.get("face"))
-        own = self._mapping(path)
-        self._known_keys(path, own, OF_A_DUALSTYLE)
-        self._known_keys(f"{where}.face", face, ("model", "train", "destylise", *STEPS))
-        sets = [self._is_dataset(f"{path}.{key}", own.get(key)) for key in ("dataset", "style_dataset")]
-        if not all(sets):
-            return {}
-        made = {experiment_name(name, step): self._step(name, step, where, face, own) for step in STEPS}
+    def _cartoons(self, where: str, profile: Mapping[str, Any], *, known: Mapping[str, Any]) -> dict[str, Cartoon]:
+        made = self._each(
+            "dualstyles",
+            lambda name: self._cartoon(
+                name, (f"dualstyles.{name}", self._mapping(f"dualstyles.{name}")), where, profile
+            ),
+        )
         rule = "give its trainings names of their own"
-        self.problems += [Problem(path, taken, rule) for taken in made if taken in known]
+        for name in made:
+            taken = [training for training in names_of(name) if training in known]
+            self.problems += [Problem(f"dualstyles.{name}", training, rule) for training in taken]
         return made
 
-    def _system(self, name: str, where: str, profile: Mapping[str, Any]) -> DualStyleSystem | None:
-        path, face = f"dualstyles.{name}", self._mapping(f"{where}.face", profile.get("face"))
-        own = self._mapping(path)
-        layers = [
-            (f"{where}.face.destylise", self._mapping(f"{where}.face.destylise", face.get("destylise"))),
-            (f"{path}.destylise", self._mapping(f"{path}.destylise", own.get("destylise"))),
-        ]
-        destylise = self._build(DestyliseConfig, layers, f"{path}.destylise")
-        if destylise is None:
-            return None
-        sets = {key: str(own.get(key)) for key in ("dataset", "style_dataset")}
-        return DualStyleSystem(**sets, destylise=destylise)
+    def _cartoon(self, name: str, described: Layer, where: str, profile: Mapping[str, Any]) -> Cartoon:
+        """The trainings of one DualStyleGAN, and what it is."""
+        face = (f"{where}.face", self._mapping(f"{where}.face", profile.get("face")))
+        return params_dualstyle.read(name, described, face, self.layers, self.problems)
 
     def _composed(self, name: str) -> SystemConfig | None:
         """Two models as one."""
@@ -289,41 +283,6 @@ class _Reader:
             if own.get(key) not in known:
                 self.problems.append(Problem(f"{path}.{key}", own.get(key), f"be one of {', '.join(known)}"))
         return self._build(SystemConfig, [(path, own)], path)
-
-    def _step(
-        self, name: str, step: StepName, where: str, face: Mapping[str, Any], own: Mapping[str, Any]
-    ) -> ExperimentConfig | None:
-        spec, path = STEPS[step], f"dualstyles.{name}"
-        network = self._build(
-            NETWORKS["dualstyle"],
-            [
-                (f"datasets.{own['dataset']}", {"size_px": last(self.layers[own["dataset"]], "size_px")}),
-                (f"{where}.face.model", self._mapping(f"{where}.face.model", face.get("model"))),
-                (f"{path}.model", self._mapping(f"{path}.model", own.get("model"))),
-            ],
-            f"{path}.model",
-        )
-        start = {"init_from": f"data/trained/{experiment_name(name, spec.start)}"} if spec.start else {}
-        trained: list[Layer] = [
-            (f"models.{spec.preset}", MODELS[spec.preset].train),
-            (f"the step {step}", {**spec.train, **start}),
-            *((f"{where}.face.{key}", self._mapping(f"{where}.face.{key}", face.get(key))) for key in ("train", step)),
-            (f"{path}.{step}", self._mapping(f"{path}.{step}", own.get(step))),
-        ]
-        train = self._build(TRAININGS["dualstyle"], one_length(trained), f"{path}.{step}")
-        if network is None or train is None:
-            return None
-        parts = {part: experiment_name(name, part) for part in spec.parts} | (
-            {"codes": name} if spec.takes_styles else {}
-        )
-        return ExperimentConfig(
-            preset=spec.preset,
-            dataset=own[spec.dataset],
-            style_dataset=own["style_dataset"] if spec.takes_styles else None,
-            model=network,
-            train=train,
-            parts=parts,
-        )
 
     def _experiment(self, path: str, where: str, profile: Mapping[str, Any]) -> ExperimentConfig | None:
         published = self._mapping(f"{where}.published", profile.get("published"))
@@ -399,6 +358,7 @@ class _Reader:
             self.problems,
             dataset=lambda name, layers: self._laid(name, layers, where, profile),
             experiment=lambda layers, published: self._trained(layers, where, profile, {**main, **published}),
+            cartoon=lambda name, described: self._cartoon(name, described, where, profile),
         )
 
     def _published(self, key: str, name: Any, spec: ModelSpec) -> PublishedSettings:
@@ -440,24 +400,10 @@ class _Reader:
             value = self.raw
             for part in path.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            problem = Problem(path, value, "be a mapping")
-            if problem not in self.problems:
-                self.problems.append(problem)
-            return {}
-        named = {key: entry for key, entry in value.items() if isinstance(key, str)}
-        rule = "have a text for a name; quote it"
-        wrong = [Problem(f"{path}.{key}", key, rule) for key in value if key not in named]
-        self.problems += [problem for problem in wrong if problem not in self.problems]
-        return named
+        return mapping_of(path, value, self.problems)
 
     def _known_keys(self, path: str, section: Mapping[str, Any], known: tuple[str, ...]) -> None:
-        for key in section:
-            if key not in known:
-                where = f"{path}.{key}" if path else str(key)
-                self.problems.append(Problem(where, section[key], f"not be there; known here: {', '.join(known)}"))
+        self.problems += unknown_keys(path, section, known)
 
 
 def _named(entries: dict[str, T], section: str, name: str) -> T:

@@ -2,8 +2,8 @@
 
 A paper's file names rows; each row is trained on each of the paper's data sets with each of its seeds, as the
 experiment ``<row>-on-<dataset>-seed<k>``. Its ``methods`` draw without any training, ``<method>-on-<dataset>``, and are
-only evaluated. Its ``experiments`` are trainings with names of their own, which are too long for the project's own
-graph. Their reports stay apart from the project's, in ``reports/papers``.
+only evaluated. Its ``experiments`` are trainings with names of their own, and its ``dualstyles`` systems, which are too
+long for the project's own graph. Their reports stay apart from the project's, in ``reports/papers``.
 
 Precedence, weakest first, over what params.yaml says for all experiments: ``all_rows``, ``profiles.<profile>.model``
 and ``.train``, ``rows.<row>``, ``profiles.<profile>.rows.<row>``; ``experiments.<name>``. Methods are described by
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from models.catalog import MODELS
 from models.errors import ParamsError, Problem
 from models.families import Family
+from pipelines.dualstyle_steps import names_of
 from pipelines.layers import Layer, build
 from pipelines.params_papers_form import is_plain as is_plain
 from pipelines.params_papers_form import read_mapping, wrong_sections
@@ -29,7 +30,8 @@ from pipelines.table_config import TableConfig, columns_of, tables_of
 from preprocessing.config import DatasetConfig
 
 if TYPE_CHECKING:
-    from pipelines.params import ExperimentConfig
+    from pipelines.params_dualstyle import Cartoon
+    from pipelines.settings import DualStyleSystem, ExperimentConfig
 
 FOLDER = Path("papers")
 
@@ -50,10 +52,12 @@ class Paper:
     """Those of the experiments that belong to no row."""
     methods: dict[tuple[str, str], MethodConfig] = field(default_factory=dict)
     """(method, data set) -> what draws without training."""
+    dualstyles: dict[str, DualStyleSystem] = field(default_factory=dict)
+    """Its systems that turn faces into cartoons; their trainings are among the experiments, and named."""
 
     def folders(self) -> Iterator[tuple[str, str]]:
         """(name, where its reports are below reports/) of each data set, experiment and method."""
-        for name in (*self.datasets, *self.named, *(method_name(*key) for key in self.methods)):
+        for name in (*self.datasets, *self.named, *self.dualstyles, *(method_name(*key) for key in self.methods)):
             yield name, f"{FOLDER}/{self.name}/{name}"
         for (row, dataset), names in self.rows.items():
             for seed, name in zip(self.seeds, names, strict=True):
@@ -99,6 +103,11 @@ class PaperFile:
         """(name, what describes it) of each training that belongs to no row."""
         for name in self.section("experiments"):
             yield name, [(self.key("experiments", name), self.section("experiments", name))]
+
+    def cartoons(self) -> Iterator[tuple[str, Layer]]:
+        """(name, what describes it) of each system that turns faces into cartoons."""
+        for name in self.section("dualstyles"):
+            yield name, (self.key("dualstyles", name), self.section("dualstyles", name))
 
     def drawn(self) -> Iterator[tuple[str, str]]:
         """(method, data set) of all that is drawn without training."""
@@ -157,6 +166,7 @@ def resolve(
     *,
     dataset: Callable[[str, list[Layer]], DatasetConfig | None],
     experiment: Callable[[list[Layer], Mapping[str, Any]], ExperimentConfig | None],
+    cartoon: Callable[[str, Layer], Cartoon],
 ) -> Paper:
     """A paper's data sets, trainings and tables.
 
@@ -166,6 +176,7 @@ def resolve(
         problems: receives what is wrong.
         dataset: makes a data set of a name and what the file says of it.
         experiment: makes an experiment of what the file says of it, and of its published settings by data set.
+        cartoon: makes the trainings of a system that turns faces into cartoons, and what it is.
     """
     if profile not in file.section("profiles"):
         problems.append(Problem(file.key("profiles", profile), None, "be there, if only as an empty mapping"))
@@ -183,6 +194,9 @@ def resolve(
             seeded = (replace(made, train=replace(made.train, seed=seed)) for seed in file.seeds)
             experiments.update(zip(names, seeded, strict=True))
     named = {name: experiment(layers, published) for name, layers in file.named()}
+    cartoons = {name: cartoon(name, layer) for name, layer in file.cartoons()}
+    for found in cartoons.values():
+        named |= found.experiments
     experiments |= {name: made for name, made in named.items() if made is not None}
     methods = {key: _method(file, *key, profile, problems) for key in file.drawn()}
     return Paper(
@@ -194,6 +208,7 @@ def resolve(
         tables=tables_of(file, problems),
         named=tuple(named),
         methods={key: method for key, method in methods.items() if method is not None},
+        dualstyles={name: found.system for name, found in cartoons.items() if found.system is not None},
     )
 
 
@@ -242,6 +257,7 @@ def check_papers(files: Sequence[PaperFile], datasets: Sequence[str], experiment
         names = [("datasets", name) for name in file.section("datasets")]
         names += [("experiments", name) for _, _, group in file.trainings() for name in group]
         names += [("experiments", name) for name, _ in file.named()]
+        names += [("experiments", training) for name, _ in file.cartoons() for training in names_of(name)]
         names += [("experiments", method_name(*key)) for key in file.drawn()]
         for kind, name in names:
             if name in taken[kind]:
@@ -296,13 +312,3 @@ def _wrong_columns(where: str, families: set[Family | None], metrics: Sequence[s
         wrong = [metric for metric in metrics if metric not in columns_of(family)]
         for metric in wrong:
             yield Problem(where, metric, f"fit the block's columns: rows of the {family} family have no such figure")
-
-
-def last(layers: Sequence[Layer], key: str) -> Any:
-    """What the strongest layer that sets a key says."""
-    return next((layer[key] for _, layer in reversed(layers) if layer.get(key) is not None), None)
-
-
-def without(layer: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """A layer without some keys."""
-    return {key: value for key, value in layer.items() if key not in keys}

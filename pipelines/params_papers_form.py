@@ -10,7 +10,18 @@ import yaml
 
 from models.errors import Problem
 
-SECTIONS = ("seeds", "trained_on", "profiles", "datasets", "all_rows", "rows", "methods", "experiments", "tables")
+SECTIONS = (
+    "seeds",
+    "trained_on",
+    "profiles",
+    "datasets",
+    "all_rows",
+    "rows",
+    "methods",
+    "experiments",
+    "dualstyles",
+    "tables",
+)
 PROFILE_SECTIONS = ("datasets", "published", "model", "train", "rows", "methods")
 SAID_BY_NAMES = ("seed", "dataset")
 MAX_FILE_BYTES = 1 << 20
@@ -56,7 +67,7 @@ def wrong_sections(where: str, raw: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(section, Mapping):
             yield Problem(f"{where}: {key}", section, "be a mapping")
             return
-    for kind in ("rows", "methods", "datasets", "experiments", "tables"):
+    for kind in ("rows", "methods", "datasets", "experiments", "dualstyles", "tables"):
         yield from _wrong_entries(f"{where}: {kind}", found[kind])
     yield from _wrong_settings(f"{where}: all_rows", found["all_rows"])
     yield from _wrong_rows(f"{where}: rows", found["rows"])

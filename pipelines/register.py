@@ -84,7 +84,7 @@ def run(name: str, params: Params, paths: Paths) -> RegisterReport | SystemRepor
         CheckpointError: there is no trained model, or ONNX disagrees with torch.
         TrackingError: the store is away or refuses.
     """
-    if name in params.dualstyles:
+    if name in params.all_dualstyles:
         from pipelines import register_dualstyle
 
         return register_dualstyle.run(name, params, paths)
