@@ -32,9 +32,15 @@ class AdversarialConfig:
     ada_images: float = 500_000.0
     """After so many pictures the probability can have gone from 0 to 1."""
     ada_every_steps: int = 8
+    blur_share: float = 0.0
+    """Deviation of a blur of all that the discriminator sees at first, as a share of the side: it learns what is
+    coarse before what is fine (Karras et al., NeurIPS 2021, of StyleGAN3); 0: none. Of StyleGAN2's own training."""
+    blur_images: float = 200_000.0
+    """It falls to 0 over so many pictures, in a straight line."""
 
     def __post_init__(self) -> None:
         shares = {"mixing": self.mixing, "ada_initial": self.ada_initial, "path_decay": self.path_decay}
+        shares["blur_share"] = self.blur_share
         counts = ("r1_every_steps", "path_every_steps", "path_batch_shrink", "ada_every_steps")
         check(
             *((0 <= share <= 1, key, share, "lie in 0 to 1") for key, share in shares.items()),
@@ -52,6 +58,7 @@ class AdversarialConfig:
                 "lie between 0 and 1, or be null",
             ),
             (self.ada_images > 0, "ada_images", self.ada_images, "be above 0"),
+            (self.blur_images > 0, "blur_images", self.blur_images, "be above 0"),
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import training_kit as kit
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from models.style.stylegan2.build import debug_config
@@ -22,6 +23,7 @@ from training.feed import PairBatch
 from training.loop import Trainer
 from training.recipes import face_gan
 from training.recipes.face_gan import FaceGanRecipe
+from training.recipes.face_gan_phases import blurred
 from training.shard_reader import ShardReader
 from training.world import World
 
@@ -146,6 +148,32 @@ def test_augmentation_grows_while_real_pictures_are_known_for_sure() -> None:
     falls.recipe.networks["discriminator"].get_parameter("final_linear.1.bias").data.fill_(-50.0)
     seen = [falls.step(batch(step))["figure/discriminator/augmentation"] for step in range(3)]
     assert seen == pytest.approx([0.5, 0.3, 0.1])
+
+
+def test_the_discriminator_sees_blurred_pictures_at_first() -> None:
+    made = recipe_of(trainer(gan={"blur_share": 0.1, "blur_images": 4.0 * BATCH}))
+    px = [float(made.prepare(batch(step)).get("blur", torch.zeros(1))[0]) for step in range(6)]
+    assert px == pytest.approx([0.1 * MODEL.size_px * share for share in (1, 0.75, 0.5, 0.25, 0, 0)])
+    assert "blur" not in made.prepare(batch(4))
+    assert "blur" not in recipe_of(trainer()).prepare(batch(0))
+
+
+def test_a_blur_is_a_gaussian_that_keeps_the_mean() -> None:
+    picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    soft = blurred(picture, 1.5)
+    wanted = gaussian_filter(picture.numpy(), (0, 0, 1.5, 1.5), mode="nearest", radius=(0, 0, 5, 5))
+    np.testing.assert_allclose(soft.numpy(), wanted, atol=1e-12)
+    assert blurred(picture, 0.0) is picture
+    assert blurred(picture, 100.0).shape == picture.shape
+
+
+def test_fine_texture_does_not_reach_the_discriminator_through_a_blur() -> None:
+    made = trainer(gan={"blur_share": 0.1, "blur_images": 1e9})
+    phase = next(phase for phase in recipe_of(made).phases if phase.name == "generator").module
+    sharp = torch.rand(BATCH, 3, MODEL.size_px, MODEL.size_px, generator=torch.Generator().manual_seed(1))
+    given = recipe_of(made).prepare(batch(0))
+    seen = phase.around.seen(sharp, given, 0)
+    assert float(seen.std()) < 0.3 * float(sharp.std())
 
 
 def test_a_resumed_training_equals_the_unbroken_one_to_the_bit() -> None:

@@ -145,6 +145,8 @@ class FaceGanRecipe:
         real = pairs.source.to(self.device, non_blocking=True).to(self.dtype).div_(255.0)
         (real,) = augment_pictures(real, items=pairs.items, config=self.train.augment, seed=self.train.seed, of="photo")
         batch = {"real": real, "draws": self._changes(items), **self._codes(items, "generator")}
+        if blur_px := self._blur_px(items[0]):
+            batch["blur"] = torch.full((len(items),), blur_px, device=self.device, dtype=self.dtype)
         path = next((phase for phase in self.phases if phase.name == "path"), None)
         if path is not None and path.is_due(items[0] // self.train.batch_size):
             some = items[: self._num_for_path(len(items))]
@@ -153,6 +155,11 @@ class FaceGanRecipe:
             rows = [torch.randn(shape, generator=self._draw("picture", item), device=self.device) for item in some]
             batch["path-picture"] = torch.stack(rows).to(self.dtype)
         return batch
+
+    def _blur_px(self, item: int) -> float:
+        """Deviation of the blur in a sample's step."""
+        gan, size = self.train.gan, self.train.batch_size
+        return gan.blur_share * self.model.size_px * max(0.0, 1 - item // size * size / gan.blur_images)
 
     def _num_for_path(self, num: int) -> int:
         """Of this rank's ``num`` samples, how many the path's length is taken of: as many in every part."""
