@@ -32,6 +32,9 @@ class AdversarialConfig:
     ada_images: float = 500_000.0
     """After so many pictures the probability can have gone from 0 to 1."""
     ada_every_steps: int = 8
+    learn_noise: bool = True
+    """Whether the generator's noise, which is nothing at first, may grow. Small networks draw speckle with it before
+    they have learnt a face."""
     blur_share: float = 0.0
     """Deviation of a blur of all that the discriminator sees at first, as a share of the side: it learns what is
     coarse before what is fine (Karras et al., NeurIPS 2021, of StyleGAN3); 0: none. Of StyleGAN2's own training."""

@@ -150,6 +150,16 @@ def test_augmentation_grows_while_real_pictures_are_known_for_sure() -> None:
     assert seen == pytest.approx([0.5, 0.3, 0.1])
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_noise_grows_only_where_it_may(learns: bool) -> None:
+    made = trainer(gan={"learn_noise": learns})
+    for step in range(2):
+        made.step(batch(step))
+    strengths = [v for k, v in made.recipe.networks["generator"].named_parameters() if k.endswith("noise.weight")]
+    assert len(strengths) == MODEL.num_styles - 1
+    assert any(bool(strength.any()) for strength in strengths) == learns
+
+
 def test_the_discriminator_sees_blurred_pictures_at_first() -> None:
     made = recipe_of(trainer(gan={"blur_share": 0.1, "blur_images": 4.0 * BATCH}))
     px = [float(made.prepare(batch(step)).get("blur", torch.zeros(1))[0]) for step in range(6)]

@@ -35,6 +35,8 @@ PICTURED_ROWS, PICTURED_COLUMNS = 4, 6
 VIEWS = 3
 """Sets of pictures that the discriminator sees in a step: the generator's, real ones, the generator's again."""
 MADE_AT_ONCE = 16
+NOISE_STRENGTH = "noise.weight"
+"""End of the names of the generator's parameters that say how much noise it adds."""
 
 
 def build_networks(config: FaceConfig) -> dict[str, nn.Module]:
@@ -69,6 +71,9 @@ def build(
     augmentation = networks["augmentation"]
     assert isinstance(augmentation, ada.Augmentation), "networks['augmentation'] is the recipe's own"
     augmentation.probability.fill_(train.gan.ada_initial)
+    for name, parameter in networks["generator"].named_parameters():
+        if name.endswith(NOISE_STRENGTH):
+            parameter.requires_grad_(train.gan.learn_noise)
     return FaceGanRecipe(networks, model=model, train=train, device=device, dtype=dtype)
 
 
