@@ -32,6 +32,9 @@ class AdversarialConfig:
     ada_images: float = 500_000.0
     """After so many pictures the probability can have gone from 0 to 1."""
     ada_every_steps: int = 8
+    warm_up_steps: int = 0
+    """For so many steps the generator learns to redraw the training's pictures from their principal components, while
+    the discriminator learns beside; then its own training begins. For few pictures and little time; 0: as published."""
     learn_noise: bool = True
     """Whether the generator's noise, which is nothing at first, may grow. Small networks draw speckle with it before
     they have learnt a face."""
@@ -60,6 +63,7 @@ class AdversarialConfig:
                 self.ada_target,
                 "lie between 0 and 1, or be null",
             ),
+            (self.warm_up_steps >= 0, "warm_up_steps", self.warm_up_steps, "be 0 or more"),
             (self.ada_images > 0, "ada_images", self.ada_images, "be above 0"),
             (self.blur_images > 0, "blur_images", self.blur_images, "be above 0"),
         )

@@ -11,7 +11,7 @@ from training.codes import codes_sha256, read_codes
 from training.dualstyle_feed import DualStyleFeed
 from training.dualstyle_validation import ExchangeValidation, StyledValidation
 from training.face_config import FaceTrainConfig
-from training.face_validation import EncodedValidation, MadeValidation
+from training.face_validation import MAX_REAL, EncodedValidation, MadeValidation, first_frames
 from training.feed import Feed, ShardReader
 from training.job import TrainJob
 from training.pictures_feed import PictureFeed
@@ -44,6 +44,13 @@ class _Pictures:
         self.reader = ShardReader(job.shards)
         check_size(self.reader, self.size_px)
         self.sha256 = material_sha256([self.reader.folder])
+
+    def settle(self, recipe: Any) -> None:
+        if self.preset == "stylegan2" and self.train.gan.warm_up_steps:
+            clips = self.reader.clips("train")[:MAX_REAL]
+            if len(clips) < 2:
+                raise TrainingError(must("gan.warm_up_steps", "be 0 for fewer than two pictures", len(clips)))
+            recipe.learn_components(first_frames(self.reader, clips, self.size_px))
 
     def feed(self, world: World) -> Feed:
         from training.material import feed_options
@@ -78,6 +85,9 @@ class _Styled:
         self.codes.check_fits(job.model.num_styles, job.model.style_dim)
         pictures = material_sha256([self.photos.folder, self.styles.folder])
         self.sha256 = hashlib.sha256(f"{pictures}{of_codes}".encode()).hexdigest()
+
+    def settle(self, recipe: Any) -> None:
+        """Nothing."""
 
     def feed(self, world: World) -> Feed:
         from training.material import feed_options

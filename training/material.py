@@ -41,6 +41,10 @@ class Material(Protocol):
     sha256: str
     """Of all of it, by which a checkpoint knows it again."""
 
+    def settle(self, recipe: Any) -> None:
+        """Give a recipe what it has to know of the whole data before it begins."""
+        ...
+
     def feed(self, world: World) -> Feed:
         """This rank's samples."""
         ...
@@ -79,6 +83,9 @@ class _Pairs:
             raise TrainingError(must("model.size_px", f"be the shards' size ({size} px)", job.model.size_px, fix))
         self.sha256 = material_sha256([self.reader.folder])
 
+    def settle(self, recipe: Any) -> None:
+        """Nothing."""
+
     def feed(self, world: World) -> Feed:
         options = dataclasses.replace(
             feed_options(self.train, world), id_sampling=self.train.id_sampling, flip_time=self.train.flip_time
@@ -103,6 +110,9 @@ class _Unpaired:
                 fix = "Lower it, or raise the data set's size_px and make the shards again"
                 raise TrainingError(must("model.size_px", rule, self.size_px, fix))
         self.sha256 = material_sha256([self.photos.folder, self.styles.folder])
+
+    def settle(self, recipe: Any) -> None:
+        """Nothing."""
 
     def feed(self, world: World) -> Feed:
         smooth = self.train.losses.smooth_negative > 0

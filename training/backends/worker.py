@@ -91,6 +91,7 @@ class _Worker:
         self.attempt = self._enter()
         self.material = world.together(lambda: open_material(job))
         self.recipe = world.together(self._build)
+        world.together(lambda: self.material.settle(self.recipe))
         self.trainer = Trainer(self.recipe, job.train, world)
         self.metrics: dict[str, float] = {}
 

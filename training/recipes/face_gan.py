@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.perceptual import build_perceptual
 from models.style.face_config import FaceConfig
 from models.style.stylegan2.build import build_gan
 from models.style.stylegan2.discriminator import Discriminator
@@ -28,6 +30,7 @@ from training.recipes.face_gan_phases import (
     PathPhase,
     SlopePhase,
 )
+from training.recipes.face_gan_warm_up import Components, WarmUpPhase
 from training.recipes.motion_phases import Precision
 from training.speed import chosen
 
@@ -94,6 +97,7 @@ class FaceGanRecipe:
         self.networks: Mapping[str, nn.Module] = dict(networks)
         self.model, self.train, self.device, self.dtype = model, train, device, dtype
         self.precision = Precision(device=device, bf16=train.precision == "bf16")
+        self.components: Components | None = None
         self.phases: Sequence[Phase] = self._phases()
 
     def _phases(self) -> list[Phase]:
@@ -115,13 +119,30 @@ class FaceGanRecipe:
         )
         making = self._adam("generator", train.lr_generator, gan.path_every_steps if gan.path_length else None)
         judging = self._adam("discriminator", train.lr_discriminator, gan.r1_every_steps if gan.r1 else None)
-        phases = [self._phase("generator", GeneratorPhase(generator, around), making)]
+        phases = [*self._warm_up(generator), self._phase("generator", GeneratorPhase(generator, around), making)]
         if gan.path_length:
             phases.append(self._lazy("path", PathPhase(generator, around), making, gan.path_every_steps))
+        for phase in phases[-2 if gan.path_length else -1 :]:
+            phase.first_step = gan.warm_up_steps
         phases.append(self._phase("discriminator", DiscriminatorPhase(discriminator, around), judging))
         if gan.r1:
             phases.append(self._lazy("slope", SlopePhase(discriminator, around), judging, gan.r1_every_steps))
         return phases
+
+    def _warm_up(self, generator: Generator) -> list[Phase]:
+        steps, train = self.train.gan.warm_up_steps, self.train
+        if not steps:
+            return []
+        weights = Path(train.perceptual_weights) if train.perceptual_weights else None
+        perceptual = build_perceptual(train.perceptual_backbone, weights).to(device=self.device, dtype=self.dtype)
+        module = WarmUpPhase(generator, perceptual, self.precision)
+        phase = self._phase("warm_up", module, self._adam("generator", train.lr_generator, None))
+        phase.stop_step = steps
+        return [phase]
+
+    def learn_components(self, pictures: np.ndarray) -> None:
+        """Take from the training's pictures, uint8, (N, 3, H, W), what the warm-up needs."""
+        self.components = Components(pictures, self.model.style_dim)
 
     def _adam(self, name: str, rate: float, every: int | None) -> torch.optim.Adam:
         """Adam that steps once more for a penalty ``every`` few steps, and so learns and forgets less (appendix B)."""
@@ -150,6 +171,9 @@ class FaceGanRecipe:
         real = pairs.source.to(self.device, non_blocking=True).to(self.dtype).div_(255.0)
         (real,) = augment_pictures(real, items=pairs.items, config=self.train.augment, seed=self.train.seed, of="photo")
         batch = {"real": real, "draws": self._changes(items), **self._codes(items, "generator")}
+        if items[0] // self.train.batch_size < self.train.gan.warm_up_steps:
+            assert self.components is not None, "the pictures' components are known before a warm-up"
+            batch["components"] = self.components.codes(real, batch["codes"][:, 0])
         if blur_px := self._blur_px(items[0]):
             batch["blur"] = torch.full((len(items),), blur_px, device=self.device, dtype=self.dtype)
         path = next((phase for phase in self.phases if phase.name == "path"), None)
