@@ -35,6 +35,8 @@ class AdversarialConfig:
     warm_up_steps: int = 0
     """For so many steps the generator learns to redraw the training's pictures from their principal components, while
     the discriminator learns beside; then its own training begins. For few pictures and little time; 0: as published."""
+    lr_warm_up: float = 0.02
+    """Of the generator's layers, whose weights have a deviation of 1; ten times the published rate of what follows."""
     learn_noise: bool = True
     """Whether the generator's noise, which is nothing at first, may grow. Small networks draw speckle with it before
     they have learnt a face."""
@@ -63,6 +65,7 @@ class AdversarialConfig:
                 self.ada_target,
                 "lie between 0 and 1, or be null",
             ),
+            (self.lr_warm_up > 0, "lr_warm_up", self.lr_warm_up, "be above 0"),
             (self.warm_up_steps >= 0, "warm_up_steps", self.warm_up_steps, "be 0 or more"),
             (self.ada_images > 0, "ada_images", self.ada_images, "be above 0"),
             (self.blur_images > 0, "blur_images", self.blur_images, "be above 0"),

@@ -38,6 +38,7 @@ PICTURED_ROWS, PICTURED_COLUMNS = 4, 6
 VIEWS = 3
 """Sets of pictures that the discriminator sees in a step: the generator's, real ones, the generator's again."""
 MADE_AT_ONCE = 16
+WARM_UP_BETAS = (0.5, 0.99)
 NOISE_STRENGTH = "noise.weight"
 """End of the names of the generator's parameters that say how much noise it adds."""
 
@@ -119,14 +120,18 @@ class FaceGanRecipe:
         )
         making = self._adam("generator", train.lr_generator, gan.path_every_steps if gan.path_length else None)
         judging = self._adam("discriminator", train.lr_discriminator, gan.r1_every_steps if gan.r1 else None)
-        phases = [*self._warm_up(generator), self._phase("generator", GeneratorPhase(generator, around), making)]
+        begin = gan.warm_up_steps
+        phases = [
+            *self._warm_up(generator),
+            self._phase("generator", GeneratorPhase(generator, around), making, first_step=begin),
+        ]
         if gan.path_length:
-            phases.append(self._lazy("path", PathPhase(generator, around), making, gan.path_every_steps))
-        for phase in phases[-2 if gan.path_length else -1 :]:
-            phase.first_step = gan.warm_up_steps
+            lazy = {"every_n_steps": gan.path_every_steps, "first_step": begin}
+            phases.append(self._lazy("path", PathPhase(generator, around), making, **lazy))
         phases.append(self._phase("discriminator", DiscriminatorPhase(discriminator, around), judging))
         if gan.r1:
-            phases.append(self._lazy("slope", SlopePhase(discriminator, around), judging, gan.r1_every_steps))
+            slope = SlopePhase(discriminator, around)
+            phases.append(self._lazy("slope", slope, judging, every_n_steps=gan.r1_every_steps))
         return phases
 
     def _warm_up(self, generator: Generator) -> list[Phase]:
@@ -136,9 +141,10 @@ class FaceGanRecipe:
         weights = Path(train.perceptual_weights) if train.perceptual_weights else None
         perceptual = build_perceptual(train.perceptual_backbone, weights).to(device=self.device, dtype=self.dtype)
         module = WarmUpPhase(generator, perceptual, self.precision)
-        phase = self._phase("warm_up", module, self._adam("generator", train.lr_generator, None))
-        phase.stop_step = steps
-        return [phase]
+        groups = {"generator": (generator.parameters(), train.gan.lr_warm_up)}
+        optimizer = adam(groups, WARM_UP_BETAS, fused=chosen(train, self.device).fused_optimizer)
+        limits: dict[str, Any] = {"stop_step": steps, "parts": train.accumulate, "max_grad_norm": train.max_grad_norm}
+        return [Phase(name="warm_up", module=module, optimizer=optimizer, **limits)]
 
     def learn_components(self, pictures: np.ndarray) -> None:
         """Take from the training's pictures, uint8, (N, 3, H, W), what the warm-up needs."""
@@ -151,19 +157,15 @@ class FaceGanRecipe:
         groups = {name: (self.networks[name].parameters(), rate * share)}
         return adam(groups, (first**share, second**share), fused=chosen(self.train, self.device).fused_optimizer)
 
-    def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> Phase:
-        return Phase(
-            name=name,
-            module=module,
-            optimizer=optimizer,
-            scheduler=schedule(optimizer, self.train),
-            max_grad_norm=self.train.max_grad_norm,
-            parts=self.train.accumulate,
-        )
+    def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, *, first_step: int = 0) -> Phase:
+        """A phase of every step, with the schedule of its optimiser."""
+        made = self._lazy(name, module, optimizer, first_step=first_step)
+        made.scheduler = schedule(optimizer, self.train)
+        return made
 
-    def _lazy(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, every: int) -> Phase:
-        limits: dict[str, Any] = {"every_n_steps": every, "parts": self.train.accumulate}
-        return Phase(name=name, module=module, optimizer=optimizer, max_grad_norm=self.train.max_grad_norm, **limits)
+    def _lazy(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, **when: int) -> Phase:
+        limits: dict[str, Any] = {"parts": self.train.accumulate, "max_grad_norm": self.train.max_grad_norm}
+        return Phase(name=name, module=module, optimizer=optimizer, **limits, **when)
 
     def prepare(self, pairs: PairBatch) -> Batch:
         """Real pictures (``pairs.source``) to the device; codes, noise and changes, keyed by the samples' numbers."""
