@@ -40,15 +40,9 @@ class AdversarialConfig:
     learn_noise: bool = True
     """Whether the generator's noise, which is nothing at first, may grow. Small networks draw speckle with it before
     they have learnt a face."""
-    blur_share: float = 0.0
-    """Deviation of a blur of all that the discriminator sees at first, as a share of the side: it learns what is
-    coarse before what is fine (Karras et al., NeurIPS 2021, of StyleGAN3); 0: none. Of StyleGAN2's own training."""
-    blur_images: float = 200_000.0
-    """It falls to 0 over so many pictures, in a straight line."""
 
     def __post_init__(self) -> None:
         shares = {"mixing": self.mixing, "ada_initial": self.ada_initial, "path_decay": self.path_decay}
-        shares["blur_share"] = self.blur_share
         counts = ("r1_every_steps", "path_every_steps", "path_batch_shrink", "ada_every_steps")
         check(
             *((0 <= share <= 1, key, share, "lie in 0 to 1") for key, share in shares.items()),
@@ -68,7 +62,6 @@ class AdversarialConfig:
             (self.lr_warm_up > 0, "lr_warm_up", self.lr_warm_up, "be above 0"),
             (self.warm_up_steps >= 0, "warm_up_steps", self.warm_up_steps, "be 0 or more"),
             (self.ada_images > 0, "ada_images", self.ada_images, "be above 0"),
-            (self.blur_images > 0, "blur_images", self.blur_images, "be above 0"),
         )
 
 

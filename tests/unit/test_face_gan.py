@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import training_kit as kit
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from models.style.stylegan2.build import debug_config
@@ -23,7 +22,7 @@ from training.feed import PairBatch
 from training.loop import Trainer
 from training.recipes import face_gan
 from training.recipes.face_gan import FaceGanRecipe
-from training.recipes.face_gan_phases import blurred
+from training.recipes.face_gan_warm_up import Components
 from training.shard_reader import ShardReader
 from training.world import World
 
@@ -160,30 +159,57 @@ def test_noise_grows_only_where_it_may(learns: bool) -> None:
     assert any(bool(strength.any()) for strength in strengths) == learns
 
 
-def test_the_discriminator_sees_blurred_pictures_at_first() -> None:
-    made = recipe_of(trainer(gan={"blur_share": 0.1, "blur_images": 4.0 * BATCH}))
-    px = [float(made.prepare(batch(step)).get("blur", torch.zeros(1))[0]) for step in range(6)]
-    assert px == pytest.approx([0.1 * MODEL.size_px * share for share in (1, 0.75, 0.5, 0.25, 0, 0)])
-    assert "blur" not in made.prepare(batch(4))
-    assert "blur" not in recipe_of(trainer()).prepare(batch(0))
+def test_codes_of_pictures_are_drawn_like_those_of_later() -> None:
+    pictures = np.concatenate([batch(step).source.numpy() for step in range(12)])
+    components = Components(pictures, 24)
+    rest = torch.zeros(len(pictures), 24, dtype=torch.float64)
+    codes = components.codes(torch.from_numpy(pictures).double() / 255, rest).numpy()
+    np.testing.assert_allclose(codes.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(np.cov(codes.T), np.eye(24), atol=1e-9)
+    few = Components(pictures[:5], 24)  # five pictures differ in four directions
+    rest = torch.arange(24.0).expand(5, 24)
+    assert torch.equal(few.codes(torch.from_numpy(pictures[:5]).float() / 255, rest)[:, 4:], rest[:, 4:])
 
 
-def test_a_blur_is_a_gaussian_that_keeps_the_mean() -> None:
-    picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    soft = blurred(picture, 1.5)
-    wanted = gaussian_filter(picture.numpy(), (0, 0, 1.5, 1.5), mode="nearest", radius=(0, 0, 5, 5))
-    np.testing.assert_allclose(soft.numpy(), wanted, atol=1e-12)
-    assert blurred(picture, 0.0) is picture
-    assert blurred(picture, 100.0).shape == picture.shape
+def fill(made: Trainer, held: dict[str, Tensor]) -> None:
+    """Give a training the weights that `tensors` took of another."""
+    assert made.average is not None
+    for name, network in (*made.recipe.networks.items(), ("ema.generator", made.average.networks["generator"])):
+        network.load_state_dict({k.removeprefix(f"{name}."): v for k, v in held.items() if k.startswith(f"{name}.")})
 
 
-def test_fine_texture_does_not_reach_the_discriminator_through_a_blur() -> None:
-    made = trainer(gan={"blur_share": 0.1, "blur_images": 1e9})
-    phase = next(phase for phase in recipe_of(made).phases if phase.name == "generator").module
-    sharp = torch.rand(BATCH, 3, MODEL.size_px, MODEL.size_px, generator=torch.Generator().manual_seed(1))
-    given = recipe_of(made).prepare(batch(0))
-    seen = phase.around.seen(sharp, given, 0)
-    assert float(seen.std()) < 0.3 * float(sharp.std())
+def warming(steps: int = 3) -> Trainer:
+    made = trainer(gan={"warm_up_steps": steps, "lr_warm_up": 0.02})
+    recipe_of(made).learn_components(np.concatenate([batch(step).source.numpy() for step in range(4)]))
+    return made
+
+
+def test_a_warm_up_comes_before_the_adversary() -> None:
+    made = warming(3)
+    seen = [{key.split("/")[1] for key in made.step(batch(step)) if key.startswith("loss/")} for step in range(4)]
+    assert seen[:3] == [{"warm_up", "discriminator", "slope"}, {"warm_up", "discriminator"}, seen[0]]
+    assert seen[3] == {"generator", "path", "discriminator"}
+
+
+def test_a_warm_up_redraws_the_pictures() -> None:
+    made = warming(40)
+    losses = [made.step(batch(step % 2))["loss/warm_up/l1"] for step in range(30)]
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+
+
+def test_a_resumed_warm_up_equals_the_unbroken_one_to_the_bit() -> None:
+    unbroken, first = warming(), warming()
+    for step in range(4):
+        unbroken.step(batch(step))
+    for step in range(2):
+        first.step(batch(step))
+    weights, state = tensors(first), copy.deepcopy(first.state_dict())
+    resumed = warming()
+    fill(resumed, weights)
+    resumed.load_state_dict(state)
+    for step in range(2, 4):
+        resumed.step(batch(step))
+    assert same(tensors(unbroken), tensors(resumed))
 
 
 def test_a_resumed_training_equals_the_unbroken_one_to_the_bit() -> None:
@@ -194,10 +220,7 @@ def test_a_resumed_training_equals_the_unbroken_one_to_the_bit() -> None:
     kept = copy.deepcopy((whole.state_dict(), tensors(whole)))
     losses = [whole.step(batch(step)) for step in range(4, 8)]
     again = trainer(**options)
-    assert again.average is not None
-    for name, network in (*again.recipe.networks.items(), ("ema.generator", again.average.networks["generator"])):
-        own = {k.removeprefix(f"{name}."): v for k, v in kept[1].items() if k.startswith(f"{name}.")}
-        network.load_state_dict(own)
+    fill(again, kept[1])
     again.load_state_dict(kept[0])
     augmentation = again.recipe.networks["augmentation"]
     assert isinstance(augmentation, Augmentation)

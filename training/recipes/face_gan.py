@@ -126,12 +126,11 @@ class FaceGanRecipe:
             self._phase("generator", GeneratorPhase(generator, around), making, first_step=begin),
         ]
         if gan.path_length:
-            lazy = {"every_n_steps": gan.path_every_steps, "first_step": begin}
-            phases.append(self._lazy("path", PathPhase(generator, around), making, **lazy))
+            path_phase = PathPhase(generator, around)
+            phases.append(self._lazy("path", path_phase, making, gan.path_every_steps, first_step=begin))
         phases.append(self._phase("discriminator", DiscriminatorPhase(discriminator, around), judging))
         if gan.r1:
-            slope = SlopePhase(discriminator, around)
-            phases.append(self._lazy("slope", slope, judging, every_n_steps=gan.r1_every_steps))
+            phases.append(self._lazy("slope", SlopePhase(discriminator, around), judging, gan.r1_every_steps))
         return phases
 
     def _warm_up(self, generator: Generator) -> list[Phase]:
@@ -159,13 +158,22 @@ class FaceGanRecipe:
 
     def _phase(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, *, first_step: int = 0) -> Phase:
         """A phase of every step, with the schedule of its optimiser."""
-        made = self._lazy(name, module, optimizer, first_step=first_step)
+        made = self._lazy(name, module, optimizer, 1, first_step=first_step)
         made.scheduler = schedule(optimizer, self.train)
         return made
 
-    def _lazy(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, **when: int) -> Phase:
-        limits: dict[str, Any] = {"parts": self.train.accumulate, "max_grad_norm": self.train.max_grad_norm}
-        return Phase(name=name, module=module, optimizer=optimizer, **limits, **when)
+    def _lazy(
+        self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, every: int, *, first_step: int = 0
+    ) -> Phase:
+        return Phase(
+            name=name,
+            module=module,
+            optimizer=optimizer,
+            every_n_steps=every,
+            first_step=first_step,
+            parts=self.train.accumulate,
+            max_grad_norm=self.train.max_grad_norm,
+        )
 
     def prepare(self, pairs: PairBatch) -> Batch:
         """Real pictures (``pairs.source``) to the device; codes, noise and changes, keyed by the samples' numbers."""
@@ -176,8 +184,6 @@ class FaceGanRecipe:
         if items[0] // self.train.batch_size < self.train.gan.warm_up_steps:
             assert self.components is not None, "the pictures' components are known before a warm-up"
             batch["components"] = self.components.codes(real, batch["codes"][:, 0])
-        if blur_px := self._blur_px(items[0]):
-            batch["blur"] = torch.full((len(items),), blur_px, device=self.device, dtype=self.dtype)
         path = next((phase for phase in self.phases if phase.name == "path"), None)
         if path is not None and path.is_due(items[0] // self.train.batch_size):
             some = items[: self._num_for_path(len(items))]
@@ -186,11 +192,6 @@ class FaceGanRecipe:
             rows = [torch.randn(shape, generator=self._draw("picture", item), device=self.device) for item in some]
             batch["path-picture"] = torch.stack(rows).to(self.dtype)
         return batch
-
-    def _blur_px(self, item: int) -> float:
-        """Deviation of the blur in a sample's step."""
-        gan, size = self.train.gan, self.train.batch_size
-        return gan.blur_share * self.model.size_px * max(0.0, 1 - item // size * size / gan.blur_images)
 
     def _num_for_path(self, num: int) -> int:
         """Of this rank's ``num`` samples, how many the path's length is taken of: as many in every part."""

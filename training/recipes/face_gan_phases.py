@@ -6,7 +6,6 @@ the augmentation of `training.ada`. Both penalties are taken in some steps only,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,12 +60,6 @@ class Around:
     parts: int = 1
     """A step's batch goes through in so many."""
 
-    def seen(self, pictures: Tensor, batch: Batch, view: int) -> Tensor:
-        """What the discriminator gets of pictures, (B, 3, H, W): blurred and changed as the batch says."""
-        blur = batch.get("blur")
-        soft = wide(pictures) if blur is None else blurred(wide(pictures), float(blur[0]))
-        return self.augmentation(soft, batch["draws"][:, view])  # type: ignore[no-any-return]
-
 
 class GeneratorPhase(nn.Module):
     """Trains the generator to please the discriminator (non-saturating loss, Goodfellow et al., NeurIPS 2014)."""
@@ -89,7 +82,7 @@ class GeneratorPhase(nn.Module):
         with around.precision.context():
             styles = styles_of(generator, batch["codes"], batch["change"])
             made = generator.synthesis(styles, noise_in(batch))
-            seen = around.seen(made, batch, SEEN_BY_GENERATOR)
+            seen = around.augmentation(wide(made), batch["draws"][:, SEEN_BY_GENERATOR])
             with Frozen(around.discriminator):
                 scores = around.discriminator(seen)
         self._follow(styles)
@@ -149,8 +142,8 @@ class DiscriminatorPhase(nn.Module):
             The losses; as figures the mean sign of the real scores and the augmentation's probability in this step.
         """
         around, weights = self.around, self.around.weights
-        made = around.seen(carry["made"], batch, SEEN_MADE)
-        real = around.seen(batch["real"], batch, SEEN_REAL)
+        made = around.augmentation(wide(carry["made"]), batch["draws"][:, SEEN_MADE])
+        real = around.augmentation(batch["real"], batch["draws"][:, SEEN_REAL])
         with around.precision.context():
             scores_made, scores_real = self.discriminator(made), self.discriminator(real)
             losses = {"made": F.softplus(scores_made).mean(), "real": F.softplus(-scores_real).mean()}
@@ -186,18 +179,6 @@ class SlopePhase(nn.Module):
         penalty = found * (weights.r1 / 2 * weights.r1_every_steps)
         # As in the path's phase: the last bias has no part in the slope.
         return PhaseOutput({"penalty": penalty + 0 * scores.sum()}, {}, {"slope": found.detach()})
-
-
-def blurred(pictures: Tensor, deviation_px: float) -> Tensor:
-    """Pictures, (B, 3, H, W), under a Gaussian of this deviation, their border repeated."""
-    reach = min(math.ceil(3 * deviation_px), pictures.shape[-1] - 1)
-    if reach == 0:
-        return pictures
-    places = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype)
-    kernel = torch.exp(-0.5 * (places / deviation_px).square())
-    row = (kernel / kernel.sum()).expand(pictures.shape[1], 1, 1, -1)
-    wider = F.pad(pictures, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(wider, row, groups=len(row)), row.transpose(2, 3), groups=len(row))
 
 
 def styles_of(generator: Generator, codes: Tensor, change: Tensor) -> Tensor:
