@@ -60,6 +60,7 @@ def write_system(root: Path) -> None:
 def _few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys have no face, and their strip is not looked at."""
     monkeypatch.setattr(clip_cartoons, "LOOKS", 1)
+    monkeypatch.setattr(stage, "SHOWN", 1)
     monkeypatch.setattr(stage, "SHOWN_FRAMES", 2)
 
 
@@ -250,6 +251,7 @@ def test_a_clip_has_one_square_where_its_face_is(samples: Path) -> None:
     assert clip_square(np.full((2, 64, 64, 3), 90, np.uint8)) is None
 
 
+@pytest.mark.slow
 def test_what_is_done_is_kept_until_the_settings_change(paths: Paths) -> None:
     first = made(paths)
     before = index_bytes(paths)
@@ -260,6 +262,7 @@ def test_what_is_done_is_kept_until_the_settings_change(paths: Paths) -> None:
     assert index_bytes(paths) != before
 
 
+@pytest.mark.slow
 def test_a_killed_stage_leaves_the_old_shards_and_goes_on(
     paths: Paths, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
