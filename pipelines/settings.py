@@ -163,6 +163,36 @@ class DualStyleSystem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StylisedDataset:
+    """Motion clips, and copies of some of them as a system's cartoons: what a model of both is trained on."""
+
+    dataset: str
+    """A name in ``datasets``: clips of faces."""
+    system: str
+    """A name in ``dualstyles``, which is trained."""
+    share: float = 0.5
+    """Of the clips of each split that get a stylised copy; above 0 at least one of a split does."""
+    styles: int | None = None
+    """Of the system's styles, evenly over their names; null: all. A clip has one."""
+    structure: float = 0.75
+    """How much of the style's structure is taken, 0 to 1."""
+    colour: float = 1.0
+    """How much of its colours, 0 to 1."""
+    smoothing: float = 0.5
+    """How much the faces' codes of neighbouring frames are mixed: a frame counts ``smoothing`` times as much as the one
+    nearer by; 0: not at all, 1: all frames show the clip's mean face."""
+    seed: int = 0
+    """Of the draw of clips and of their styles."""
+
+    def __post_init__(self) -> None:
+        between = ("share", "structure", "colour", "smoothing")
+        check(
+            *((0 <= getattr(self, key) <= 1, key, getattr(self, key), "lie in 0 to 1") for key in between),
+            (self.styles is None or self.styles >= 1, "styles", self.styles, "be 1 or more, or null"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemConfig:
     """Two registered models as one: a face is stylised, then moved."""
 
