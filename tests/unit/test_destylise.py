@@ -184,9 +184,17 @@ def test_refining_fits_both_parts_of_the_code_at_their_own_pace() -> None:
     change = CONFIG.structure_layers
     moved = (one.extrinsic - codes.extrinsic).abs()
     assert 0 < float(moved[:change].max()) < float(moved[change:].max())
+    assert one.before.shape == one.after.shape == (3, 32, 32)
+    assert one.distances[1] < one.distances[0]  # without the noise that was fitted, too
     still = refined(lr_structure=0.0)
     assert torch.equal(still.extrinsic[:change], codes.extrinsic[:change])
     assert not torch.equal(still.extrinsic[change:], codes.extrinsic[change:])
+    taken = refined(steps=0)
+    assert torch.equal(taken.extrinsic, codes.extrinsic)
+    assert torch.equal(taken.before, taken.after)
+    assert taken.begin == taken.end
+    with pytest.raises(ParamsError):
+        refined(steps=-1)
 
 
 def test_large_pictures_are_looked_at_small() -> None:
