@@ -1,9 +1,11 @@
-"""The smallest networks of a DualStyleGAN, and the folders that its trainings leave."""
+"""The smallest networks of a DualStyleGAN, the folders that its trainings leave, and a backbone that costs nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from models.style.face_config import FaceConfig
 from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
@@ -27,3 +29,13 @@ def exported(folder: Path, preset: str, networks: dict[str, Any]) -> Path:
     info = CheckpointInfo(step=1, images_seen=1, preset=preset, model=SMALL, train=FaceTrainConfig(), sha256="")
     write_checkpoint(folder, info, tensors_of(networks), None)
     return folder
+
+
+class Levels(nn.Module):
+    """Five maps, each half the size of the one before: a backbone without weights."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        levels = [image * 2 - 1]
+        for _ in range(4):
+            levels.append(nn.functional.avg_pool2d(levels[-1], 2))
+        return levels

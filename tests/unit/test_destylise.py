@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from dualstyle_kit import Levels
+from torch import Tensor
 
 from models.errors import ParamsError, TrainingError
 from models.style.dualstylegan import DualStyleGenerator
@@ -32,16 +33,6 @@ CONFIG = FaceConfig(
     encoder_units=(1, 1, 1, 1),
 )
 QUICK = DestyliseConfig(steps=12)
-
-
-class Levels(nn.Module):
-    """Five maps, each half the size of the one before: a backbone without weights."""
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        levels = [image * 2 - 1]
-        for _ in range(4):
-            levels.append(nn.functional.avg_pool2d(levels[-1], 2))
-        return levels
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from dualstyle_kit import SMALL, exported
+from dualstyle_kit import SMALL, Levels, exported
 from style_eval_kit import make_shards, pictures
 
 from models.errors import CheckpointError, ClipError
@@ -55,6 +55,12 @@ def paths(tmp_path: Path, samples: Path) -> Paths:
     return Paths(tmp_path)
 
 
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backbone that costs nothing."""
+    monkeypatch.setattr(stage, "build_perceptual", lambda *_: Levels())
+
+
 def run(paths: Paths, config: RefineConfig = QUICK) -> stage.RefineReport:
     return stage.run(NAME, Given(config), paths)  # type: ignore[arg-type]
 
@@ -88,6 +94,7 @@ def test_the_extrinsic_codes_come_nearer_and_the_others_stay(paths: Paths) -> No
     assert (paths.pictures("refine", NAME) / "strip.png").is_file()
 
 
+@pytest.mark.usefixtures("light")
 def test_without_steps_the_codes_are_taken_over(paths: Paths) -> None:
     report = run(paths, RefineConfig(steps=0))
     table = read_codes(paths.refined(NAME))
@@ -97,6 +104,7 @@ def test_without_steps_the_codes_are_taken_over(paths: Paths) -> None:
     assert report.nearer == 0
 
 
+@pytest.mark.usefixtures("light")
 def test_an_interrupted_stage_goes_on_to_the_same_codes(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +122,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_codes(
     assert torch.equal(read_codes(paths.refined(NAME)).extrinsic, read_codes(other.refined(NAME)).extrinsic)
 
 
+@pytest.mark.usefixtures("light")
 def test_only_what_has_changed_is_done_again(paths: Paths) -> None:
     run(paths)
     first = read_codes(paths.refined(NAME))
@@ -126,6 +135,7 @@ def test_only_what_has_changed_is_done_again(paths: Paths) -> None:
     assert run(paths, RefineConfig(steps=1)).done_before == 0
 
 
+@pytest.mark.usefixtures("light")
 def test_a_failed_stage_leaves_the_codes_that_were_there(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     run(paths)
     before = read_codes(paths.refined(NAME))
@@ -142,6 +152,7 @@ def test_names_may_leave_out_the_piece(paths: Paths) -> None:
     assert {name: one.id for name, one in found.items()} == {"ink": "ink-000000", "wash-000001": "wash-000001"}
 
 
+@pytest.mark.usefixtures("light")
 def test_what_is_missing_is_named(paths: Paths) -> None:
     write_codes(paths.codes(NAME), codes_of("still-0", "gone"))
     with pytest.raises(ClipError, match="none for gone"):
