@@ -85,7 +85,7 @@ def run(system: str, params: Params, paths: Paths) -> DualStyleEvaluateReport:
     settings = params.dualstyle(system)
     with only_writer(paths.report("evaluate", system)):
         trained = paths.trained(experiment_name(system, "target"))
-        engine, info = from_checkpoint(trained, paths.codes(system))
+        engine, info = from_checkpoint(trained, paths.refined(system))
         photos, styles = ShardReader(paths.shards(settings.dataset)), ShardReader(paths.shards(settings.style_dataset))
         faces = _pictures(photos, "test", engine.size_px)
         drawn = _pictures(styles, "train", engine.size_px)

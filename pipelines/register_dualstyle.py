@@ -37,7 +37,7 @@ def run(system: str, params: Params, paths: Paths) -> RegisterReport:
     started_s, store, opset = time.monotonic(), store_of(params, paths), params.registration.onnx_opset
     target = experiment_name(system, "target")
     with only_writer(paths.report("register", system)), tempfile.TemporaryDirectory() as scratch:
-        engine, info = from_checkpoint(paths.trained(target), paths.codes(system))
+        engine, info = from_checkpoint(paths.trained(target), paths.refined(system))
         judged = evaluation_of(system, paths, info.sha256)
         networks = {"generator": engine.generator, "encoder": engine.encoder}
         encoder, generator = export_faces(networks, Path(scratch), opset=opset)

@@ -11,7 +11,7 @@ from typing import Literal
 from models.errors import check
 from models.families import NetworkConfig
 from training.config import TrainConfig
-from training.destylise_config import DestyliseConfig
+from training.destylise_config import DestyliseConfig, RefineConfig
 
 MetricName = Literal["l1", "akd", "akd-l2", "mkr", "aed", "aed-l2", "eid"]
 """Keys of `training.metrics.catalog.METRICS`, which would bring torch along."""
@@ -160,6 +160,7 @@ class DualStyleSystem:
     style_dataset: str
     """A name in ``datasets``: the style pictures."""
     destylise: DestyliseConfig
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,10 @@ class Paths:
         """The style codes that destylisation found for a system's style pictures."""
         return self.root / "data" / "codes" / system
 
+    def refined(self, system: str) -> Path:
+        """Those codes, fitted to the system's trained DualStyleGAN: what its styles are."""
+        return self.root / "data" / "refined" / system
+
     def report(self, stage: str, name: str) -> Path:
         """A stage's report."""
         if name in self.apart:

@@ -77,9 +77,16 @@ class Refined(NamedTuple):
     name: str
     extrinsic: Tensor
     """(S, D), on the CPU."""
+    before: Tensor
+    """What the network draws with the codes as they were and its own noise, in [0, 1], (3, H, W), on the CPU."""
+    after: Tensor
+    """Likewise with the refined codes: whoever uses them has no noise that was fitted."""
+    distances: tuple[float, float]
+    """Of ``before`` and of ``after`` to the style picture, in the backbone's features."""
     begin: Mapping[str, float]
     """The weighted terms of the loss, by name, before the first step."""
     end: Mapping[str, float]
+    """After the last; without steps as before."""
 
 
 def destylise(
@@ -124,7 +131,7 @@ def refine(
         tell: hears of progress.
 
     Yields:
-        Each picture's new extrinsic codes.
+        Each picture's new extrinsic codes; without steps the codes that it had.
 
     Raises:
         TrainingError: the optimisation of a picture has left the numbers.
@@ -241,7 +248,19 @@ def _refine(
         {"params": noises, "lr": config.lr_noise},
     ]
     begin, end = _descend([name], torch.optim.Adam(groups), noises, loss, config, tell)
-    return Refined(name, torch.cat([structure, colour], dim=1)[0].detach().cpu(), begin[0], end[0])
+    refined = torch.cat([structure, colour], dim=1).detach()
+    with torch.no_grad():
+        before, after = network(intrinsic, extrinsic, weights), network(intrinsic, refined, weights)
+        away, now = (float(perceptual_distance(perceptual(seen(made)), wanted)) for made in (before, after))
+    return Refined(
+        name=name,
+        extrinsic=refined[0].cpu(),
+        before=before[0].clamp(0, 1).cpu(),
+        after=after[0].clamp(0, 1).cpu(),
+        distances=(away, now),
+        begin=begin[0],
+        end=end[0],
+    )
 
 
 def _descend(
@@ -269,7 +288,7 @@ def _descend(
             tell(names, step + 1)
     with torch.no_grad():
         end = _finite(loss(), names, config.steps)
-    return begin, end
+    return begin or end, end
 
 
 def _finite(terms: Terms, names: Sequence[str], step: int) -> list[dict[str, float]]:

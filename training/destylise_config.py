@@ -57,6 +57,7 @@ class RefineConfig:
 
     seed: int = 0
     steps: int = 100
+    """Of the optimisation of code and noise; 0 takes the codes over as they are."""
     lr_structure: float = 0.005
     """Learning rate of the codes of the layers that change structure."""
     lr_colour: float = 0.01
@@ -69,7 +70,7 @@ class RefineConfig:
     def __post_init__(self) -> None:
         not_negative = ("lr_structure", "lr_colour", "lr_noise", "perceptual", "contextual", "noise")
         check(
-            (self.steps >= 1, "steps", self.steps, "be 1 or more"),
+            (self.steps >= 0, "steps", self.steps, "be 0 or more"),
             *((getattr(self, key) >= 0, key, getattr(self, key), "be 0 or more") for key in not_negative),
             (self.perceptual + self.contextual > 0, "perceptual", self.perceptual, "be above 0, or contextual"),
         )

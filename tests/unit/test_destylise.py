@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from dualstyle_kit import Levels
+from torch import Tensor
 
 from models.errors import ParamsError, TrainingError
 from models.style.dualstylegan import DualStyleGenerator
@@ -32,16 +33,6 @@ CONFIG = FaceConfig(
     encoder_units=(1, 1, 1, 1),
 )
 QUICK = DestyliseConfig(steps=12)
-
-
-class Levels(nn.Module):
-    """Five maps, each half the size of the one before: a backbone without weights."""
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        levels = [image * 2 - 1]
-        for _ in range(4):
-            levels.append(nn.functional.avg_pool2d(levels[-1], 2))
-        return levels
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +175,17 @@ def test_refining_fits_both_parts_of_the_code_at_their_own_pace() -> None:
     change = CONFIG.structure_layers
     moved = (one.extrinsic - codes.extrinsic).abs()
     assert 0 < float(moved[:change].max()) < float(moved[change:].max())
+    assert one.before.shape == one.after.shape == (3, 32, 32)
+    assert one.distances[1] < one.distances[0]  # without the noise that was fitted, too
     still = refined(lr_structure=0.0)
     assert torch.equal(still.extrinsic[:change], codes.extrinsic[:change])
     assert not torch.equal(still.extrinsic[change:], codes.extrinsic[change:])
+    taken = refined(steps=0)
+    assert torch.equal(taken.extrinsic, codes.extrinsic)
+    assert torch.equal(taken.before, taken.after)
+    assert taken.begin == taken.end
+    with pytest.raises(ParamsError):
+        refined(steps=-1)
 
 
 def test_large_pictures_are_looked_at_small() -> None:

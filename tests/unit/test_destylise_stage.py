@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dualstyle_kit import SMALL, exported
 from style_eval_kit import make_shards, pictures
-from test_dualstyle_system import SMALL, exported
 
 from models.errors import CheckpointError
 from models.style.face_networks import build_encoder

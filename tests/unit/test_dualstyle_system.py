@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from dualstyle_kit import SMALL, exported
 
 from models.errors import CheckpointError, ParamsError
 from models.export_face import export_faces
-from models.style.face_config import FaceConfig
 from models.style.face_networks import build_encoder
 from pipelines.cartoon_stylist import CartoonStylist
 from pipelines.dualstyle_steps import STEPS, experiment_name
@@ -23,30 +22,9 @@ from pipelines.register import TOLERANCE
 from pipelines.register_dualstyle import compare, write_styles
 from pipelines.served.dualstyle import FaceSession, resized
 from pipelines.stylist import OUTPUTS
-from training.checkpoint import CheckpointInfo, tensors_of, write_checkpoint
 from training.codes import Codes, code_table, write_codes
-from training.face_config import FaceTrainConfig
 from training.parts import take_in
 from training.recipes import dualstyle, face_gan
-
-SMALL = FaceConfig(
-    size_px=32,
-    style_dim=16,
-    mapping_layers=2,
-    max_channels=8,
-    structure_layers=5,
-    encoder_px=32,
-    encoder_width=4,
-    encoder_units=(1, 1, 1, 1),
-)
-
-
-def exported(folder: Path, preset: str, networks: dict[str, Any]) -> Path:
-    """Networks as a trained experiment's folder."""
-    folder.mkdir(parents=True)
-    info = CheckpointInfo(step=1, images_seen=1, preset=preset, model=SMALL, train=FaceTrainConfig(), sha256="")
-    write_checkpoint(folder, info, tensors_of(networks), None)
-    return folder
 
 
 def seeded(seed: int) -> None:
