@@ -220,6 +220,28 @@ def destylise(name: Annotated[str, typer.Argument(help="A name in dualstyles of 
 
 
 @app.command(rich_help_panel=STAGES)
+def refine(name: Annotated[str, typer.Argument(help="A name in dualstyles of params.yaml.")]) -> None:
+    """Fit the style codes of a system's style pictures to its trained DualStyleGAN; a killed one goes on.
+
+    Example: `inkmotion refine dualstyle-cartoon`.
+    """
+    from pipelines.refine import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
+def stylise_clips(name: Annotated[str, typer.Argument(help="A name in stylised_datasets of params.yaml.")]) -> None:
+    """Make shards of motion clips and of their cartoons, to train a motion model on both; a killed one goes on.
+
+    Example: `inkmotion stylise-clips faces-and-cartoons`.
+    """
+    from pipelines.stylise_clips import run as stage
+
+    show(stage(name, *settings()))
+
+
+@app.command(rich_help_panel=STAGES)
 def evaluate(name: Annotated[str, EXPERIMENT]) -> None:
     """Judge a trained model on the test split: reconstructions beside copy-source, drawings beside untouched photos.
 

@@ -33,6 +33,7 @@ from pipelines.settings import (
     MetricName,
     RegistrationConfig,
     StylisationConfig,
+    StylisedDataset,
     SystemConfig,
     TrackingConfig,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Params",
     "RegistrationConfig",
     "StylisationConfig",
+    "StylisedDataset",
     "SystemConfig",
     "TrackingConfig",
     "load",
@@ -65,6 +67,7 @@ SECTIONS = (
     "style_experiments",
     "dualstyles",
     "systems",
+    "stylised_datasets",
     "animations",
     "stylisations",
     "evaluation",
@@ -94,11 +97,14 @@ class Params:
     stylisations: dict[str, StylisationConfig] = field(default_factory=dict)
     dualstyles: dict[str, DualStyleSystem] = field(default_factory=dict)
     systems: dict[str, SystemConfig] = field(default_factory=dict)
+    stylised_datasets: dict[str, StylisedDataset] = field(default_factory=dict)
     papers: dict[str, Paper] = field(default_factory=dict)
     """Those in papers/. Their data sets and experiments are found by name, and are in no list of the project's own."""
 
     def dataset(self, name: str) -> DatasetConfig:
-        """The data set called ``name``, of the project or of a paper."""
+        """The data set called ``name``, of the project or of a paper; of stylised clips theirs."""
+        if name in self.stylised_datasets:
+            name = self.stylised_datasets[name].dataset
         others = {key: found for paper in self.papers.values() for key, found in paper.datasets.items()}
         return others[name] if name in others and name not in self.datasets else _named(self.datasets, "datasets", name)
 
@@ -134,6 +140,10 @@ class Params:
     def system(self, name: str) -> SystemConfig:
         """The system called ``name``, of a model that stylises and one that moves."""
         return _named(self.systems, "systems", name)
+
+    def stylised(self, name: str) -> StylisedDataset:
+        """The data set called ``name`` of clips and of their cartoons."""
+        return _named(self.stylised_datasets, "stylised_datasets", name)
 
     def stylisation(self, name: str) -> StylisationConfig:
         """The stylisation called ``name``."""
@@ -193,6 +203,7 @@ class _Reader:
         chosen = self._mapping(f"profiles.{name}.datasets", profile.get("datasets"))
         self._known_keys(f"profiles.{name}.datasets", chosen, tuple(self._mapping("datasets")))
         datasets = self._each("datasets", lambda key: self._dataset(key, f"profiles.{name}", profile))
+        stylised = self._each("stylised_datasets", self._stylised)
         experiments = self._experiments(f"profiles.{name}", profile)
         cartoons = self._cartoons(f"profiles.{name}", profile, known=experiments)
         for cartoon in cartoons.values():
@@ -216,7 +227,7 @@ class _Reader:
         main: dict[str, Any] = {"datasets": datasets, "experiments": experiments}
         main |= {"animations": animations, "stylisations": stylisations}
         main |= {"dualstyles": {key: cartoon.system for key, cartoon in cartoons.items()}, "systems": systems}
-        return Params(profile=name, papers=papers, **main, **tail)
+        return Params(profile=name, papers=papers, stylised_datasets=stylised, **main, **tail)
 
     def _dataset(self, name: str, where: str, profile: Mapping[str, Any]) -> DatasetConfig | None:
         chosen = self._mapping(f"{where}.datasets", profile.get("datasets"))
@@ -273,6 +284,19 @@ class _Reader:
         """The trainings of one DualStyleGAN, and what it is."""
         face = (f"{where}.face", self._mapping(f"{where}.face", profile.get("face")))
         return params_dualstyle.read(name, described, face, self.layers, self.problems)
+
+    def _stylised(self, name: str) -> StylisedDataset | None:
+        """A data set that is made of another one's clips, and as large as these."""
+        path = f"stylised_datasets.{name}"
+        own = self._mapping(path)
+        if name in self.layers:
+            self.problems.append(Problem(path, name, "have a name of its own; datasets has it"))
+        systems = self._mapping("dualstyles")
+        if own.get("system") not in systems:
+            self.problems.append(Problem(f"{path}.system", own.get("system"), f"be one of {', '.join(systems)}"))
+        if self._is_dataset(f"{path}.dataset", own.get("dataset")):
+            self.layers[name] = self.layers[own["dataset"]]
+        return self._build(StylisedDataset, [(path, own)], path)
 
     def _composed(self, name: str) -> SystemConfig | None:
         """Two models as one."""

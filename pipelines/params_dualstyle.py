@@ -15,11 +15,11 @@ from models.families import NETWORKS
 from pipelines.dualstyle_steps import STEPS, StepName, experiment_name
 from pipelines.layers import Layer, build, last, mapping_of, one_length, unknown_keys
 from pipelines.settings import DualStyleSystem, ExperimentConfig
-from training.destylise_config import DestyliseConfig
+from training.destylise_config import DestyliseConfig, RefineConfig
 from training.families import TRAININGS
 
-KEYS = ("dataset", "style_dataset", "model", "destylise", *STEPS)
-FACE_KEYS = ("model", "train", "destylise", *STEPS)
+KEYS = ("dataset", "style_dataset", "model", "destylise", "refine", *STEPS)
+FACE_KEYS = ("model", "train", "destylise", "refine", *STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,14 @@ def read(
         return Cartoon()
     sides = [face, described]
     destylise = build(DestyliseConfig, _parts(sides, "destylise", problems), f"{path}.destylise", problems)
+    refine = build(RefineConfig, _parts(sides, "refine", problems), f"{path}.refine", problems)
     size = (f"datasets.{own['dataset']}", {"size_px": last(datasets[own["dataset"]], "size_px")})
     made = {step: _training(name, step, size, sides, problems) for step in STEPS}
     experiments = {experiment_name(name, step): found for step, found in made.items() if found is not None}
-    if destylise is None:
+    if destylise is None or refine is None:
         return Cartoon(experiments=experiments)
     sets = {key: str(own[key]) for key in ("dataset", "style_dataset")}
-    return Cartoon(system=DualStyleSystem(**sets, destylise=destylise), experiments=experiments)
+    return Cartoon(system=DualStyleSystem(**sets, destylise=destylise, refine=refine), experiments=experiments)
 
 
 def _training(

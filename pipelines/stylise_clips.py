@@ -128,7 +128,7 @@ def stylise_clips(name: str, settings: StylisedDataset, paths: Paths) -> Stylise
         raise ParamsError([Problem("dataset", settings.dataset, rule)])
     with only_writer(target):
         reader = ShardReader(paths.shards(settings.dataset))
-        trained, codes = paths.trained(experiment_name(settings.system, "target")), paths.codes(settings.system)
+        trained, codes = paths.trained(experiment_name(settings.system, "target")), paths.refined(settings.system)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         engine, info = from_checkpoint(trained, codes, device=device)
         picks = picked(reader.clips(), settings, engine.styles)
