@@ -183,7 +183,7 @@ def _check(kind: FaceKind, beside: Beside) -> None:
     ]
     if kind == "dualstyle":
         rules = {"encoder": "name the published encoder.pt", "styles": "name the styles' refined_exstyle_code.npy"}
-        problems += [Problem(f"--{name}", "nothing", rule) for name, rule in rules.items() if given[name] is None]
+        problems += [Problem(f"--{name}", None, rule) for name, rule in rules.items() if given[name] is None]
     if problems:
         raise ParamsError(problems)
 
@@ -275,7 +275,7 @@ def _networks(preset: str, taken: _Taken) -> tuple[dict[str, nn.Module], list[st
         networks: dict[str, nn.Module] = load_callable(MODELS[preset].build)(taken.config)
     for name, state in taken.states.items():
         networks[name].load_state_dict(state)
-    fresh = [name for name, network in networks.items() if name not in taken.states and any(network.parameters())]
+    fresh = [name for name, network in networks.items() if name not in taken.states and list(network.parameters())]
     notes = [f"the files hold no {name}: a training starts with a fresh one" for name in fresh]
     generator = networks["generator"]
     if taken.wants_mean and isinstance(generator, Generator):

@@ -129,7 +129,7 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["import", "x.pt", "--kind", "jam"], 2, "must be fomm, articulated, stylegan2, psp or dualstyle; got jam"),
         (["import", "x.pt", "--kind", "psp", "--size-px", "64"], 2, "must be left out with --kind psp; got 64"),
         (["import", "x.pt", "--kind", "fomm", "--encoder", "e.pt"], 2, "must be left out with --kind fomm; got e.pt"),
-        (["import", "nowhere.pt", "--kind", "stylegan2"], 1, "nowhere.pt must exist"),
+        (["import", "nowhere.pt", "--kind", "stylegan2"], 1, "nowhere.pt must be a file; got no such file"),
         (["lineage", "nonsense"], 1, "models:/ URI"),
     ],
 )
