@@ -24,6 +24,7 @@ from models.importers.moments import state_of
 from models.importers.options import Assumptions
 from models.importers.report import ImportReport
 from models.motion.config import MotionConfig
+from models.style.face_config import FaceConfig
 from pipelines.params import Params
 from pipelines.stage import Paths, fresh_folder, only_writer, write_report, write_text
 from training.checkpoint import CheckpointInfo, load_networks, write_checkpoint
@@ -96,7 +97,7 @@ def run(
         TrackingError: the store is away or refuses; the checkpoint's folder is there all the same.
     """
     started_s = time.monotonic()
-    name = _checked_name(name if name is not None else _name_of(file, kind))
+    name = checked_name(name if name is not None else name_of(file, kind))
     imported = inspect(file, kind, assumptions)
     target = paths.root / "data" / "imported" / name
     with only_writer(target):
@@ -238,7 +239,7 @@ def _register(
     return version.uri, difference
 
 
-def made_up_frames(config: MotionConfig) -> np.ndarray:
+def made_up_frames(config: MotionConfig | FaceConfig) -> np.ndarray:
     """Frames of a soft spot that wanders over a gradient, uint8, (N, S, S, 3): there are no media to check on."""
     size = config.size_px
     y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
@@ -290,13 +291,19 @@ def _experiment(uri: str, imported: Imported) -> dict[str, Any]:
     return {f"{name}-tuned": settings}
 
 
-def _name_of(file: Path, kind: Kind) -> str:
+def name_of(file: Path, kind: str) -> str:
+    """A model's name, made of a published file's kind and name."""
     stem = file.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".pt")
     plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in stem)
     return f"{kind}-{plain.strip('-')[:60] or 'model'}"
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name, if a model can be called so.
+
+    Raises:
+        ParamsError: it can't.
+    """
     is_plain = name.isascii() and all(letter.isalnum() or letter in "-_" for letter in name)
     if not is_plain or not 0 < len(name) <= 80 or name.startswith("-"):
         raise ParamsError([Problem("--name", name[:80], "be up to 80 letters, digits, '-' or '_'")])

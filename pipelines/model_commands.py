@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from pipelines.command_line import settings, store
 
 PANEL = "Models and runs"
 KINDS = ("fomm", "articulated")
+"""Of published motion models."""
+FACE_KINDS = ("stylegan2", "psp", "dualstyle")
+"""Of published networks of faces."""
 VERSION = typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.", metavar="MODEL")
 
 models = typer.Typer()
@@ -19,33 +23,57 @@ registry = typer.Typer(no_args_is_help=True, help="Model versions.")
 
 
 @models.command("import", rich_help_panel=PANEL)
-def import_model(
-    file: Annotated[Path, typer.Argument(help="The published .pth.tar or .pth, as it was downloaded.")],
-    kind: Annotated[str, typer.Option(help="fomm or articulated: whose checkpoint it is.")],
+def import_model(  # noqa: PLR0913 - the command line's options
+    file: Annotated[Path, typer.Argument(help="The published .pth.tar, .pth or .pt, as it was downloaded.")],
+    kind: Annotated[str, typer.Option(help=f"{', '.join(KINDS)}, {', '.join(FACE_KINDS)}: whose file it is.")],
     config: Annotated[
-        Path | None, typer.Option(help="The published config.yaml: says what the tensors can't tell.", metavar="YAML")
+        Path | None,
+        typer.Option(help="Motion: the published config.yaml: what tensors can't tell.", metavar="YAML"),
     ] = None,
     align_corners: Annotated[
-        bool, typer.Option("--align-corners", help="The checkpoint was trained with torch 1.2 or older.")
+        bool, typer.Option("--align-corners", help="Motion: trained with torch 1.2 or older.")
     ] = False,
     size_px: Annotated[
-        int | None, typer.Option(help="Height and width of its frames; else what the published settings give.")
+        int | None, typer.Option(help="Motion: height and width of the frames; else what the settings give.")
+    ] = None,
+    generator: Annotated[
+        Path | None, typer.Option(help="psp: the imported StyleGAN2's folder; else the one in the file.", metavar="DIR")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="dualstyle: the published encoder.pt.", metavar="FILE")] = None,
+    styles: Annotated[
+        Path | None, typer.Option(help="dualstyle: refined_exstyle_code.npy, or exstyle_code.npy.", metavar="NPY")
+    ] = None,
+    instyle: Annotated[
+        Path | None, typer.Option(help="dualstyle: instyle_code.npy, to show the styles with.", metavar="NPY")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; else made of kind and file name.")] = None,
 ) -> None:
-    """Import a published checkpoint as a model version: every entry accounted for, the fitting configuration found.
+    """Import a published file: every entry accounted for, the fitting configuration found, nothing in it run.
 
-    Nothing in the file is run. Adam's state comes along, so that an experiment with `init_from` trains on from it.
+    A motion model (fomm, articulated) and a DualStyleGAN become model versions; every kind becomes a checkpoint in
+    data/imported that a training goes on from by `init_from`, a motion model with Adam's state.
 
     Examples: `inkmotion import --kind fomm vox-cpk.pth.tar --config vox-256.yaml --align-corners --name vox`,
-    `inkmotion import --kind articulated taichi256.pth --config taichi256.yaml`
+    `inkmotion import --kind stylegan2 stylegan2-ffhq-config-f.pt`,
+    `inkmotion import --kind dualstyle generator.pt --encoder encoder.pt --styles refined_exstyle_code.npy`
     """
-    checked = _kind(kind)
-    from pipelines.importing import read_assumptions
-    from pipelines.importing import run as stage
+    checked = _kind(kind, (*KINDS, *FACE_KINDS))
+    of_motion = {"--config": config, "--align-corners": align_corners or None, "--size-px": size_px}
+    of_faces = {"--generator": generator, "--encoder": encoder, "--styles": styles, "--instyle": instyle}
+    _refuse(of_faces if checked in KINDS else of_motion, checked)
+    if checked in FACE_KINDS:
+        from pipelines.importing_faces import Beside
+        from pipelines.importing_faces import run as faces
 
-    assumptions = read_assumptions(config, align_corners=align_corners, size_px=size_px)
-    for line in stage(file, checked, *store(), assumptions=assumptions, name=name).lines():  # type: ignore[arg-type]
+        beside = Beside(generator=generator, encoder=encoder, styles=styles, instyle=instyle)
+        lines = faces(file, checked, *store(), beside=beside, name=name).lines()  # type: ignore[arg-type]
+    else:
+        from pipelines.importing import read_assumptions
+        from pipelines.importing import run as motion
+
+        assumptions = read_assumptions(config, align_corners=align_corners, size_px=size_px)
+        lines = motion(file, checked, *store(), assumptions=assumptions, name=name).lines()  # type: ignore[arg-type]
+    for line in lines:
         typer.echo(line)
 
 
@@ -63,7 +91,7 @@ def export_upstream(
     Examples: `inkmotion export-upstream models:/fomm-faces@champion fomm-faces.pth.tar`,
     `inkmotion export-upstream data/trained/fomm-faces mine.pth.tar --raw`
     """
-    checked = None if kind is None else _kind(kind)
+    checked = None if kind is None else _kind(kind, KINDS)
     from pipelines.importing import export_upstream as export
 
     typer.echo(export(model, file, *store(), kind=checked, raw=raw))  # type: ignore[arg-type]
@@ -168,7 +196,15 @@ def list_models() -> None:
         typer.echo(f"{name:16} {', '.join(kinds)}")
 
 
-def _kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise typer.BadParameter(f"must be {' or '.join(KINDS)}; got {kind}.", param_hint="--kind")
+def _kind(kind: str, known: Sequence[str]) -> str:
+    if kind not in known:
+        listed = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise typer.BadParameter(f"must be {listed}; got {kind}.", param_hint="--kind")
     return kind
+
+
+def _refuse(options: Mapping[str, object], kind: str) -> None:
+    """Options of the other family of kinds."""
+    for option, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"must be left out with --kind {kind}; got {value}.", param_hint=option)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, ParamsError, must
 from models.importers.entries import States, refuse_unfit
-from models.importers.layout import describe
+from models.importers.faces import METHODS, advice, fill, filled, told
 from models.importers.reading import PublishedFile, read, shown
 from models.importers.report import OptionRow, rows_of
 from models.importers.stylegan2 import MEAN, MEAN_OURS, NETWORKS, GanReport, account, config_of, entries, mean_of
@@ -19,7 +19,7 @@ from models.style.dualstylegan import DualStyleGenerator
 from models.style.face_config import FaceConfig
 from models.style.stylegan2.discriminator import Discriminator
 
-METHOD = "DualStyleGAN"
+METHOD = METHODS["dualstyle"]
 _INSIDE = "generator."
 """Beginning of the names of StyleGAN2's entries, published and ours."""
 _PUBLISHED_PATH, _PATH = "res.", "residuals."
@@ -42,11 +42,7 @@ class ImportedDualStyle:
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that the file holds, filled, in eval mode."""
-        made = _networks(self.config, self.states)
-        for name, network in made.items():
-            network.load_state_dict(self.states[name])
-            network.eval().requires_grad_(False)
-        return made
+        return filled(_networks(self.config, self.states), self.states)
 
 
 def inspect(path: Path) -> ImportedDualStyle:
@@ -71,14 +67,8 @@ def load_into(networks: Mapping[str, nn.Module], path: Path) -> GanReport:
     Raises:
         CheckpointError: as `inspect` says, or the file lacks a network, or has one of other sizes.
     """
-    found, where = inspect(path), str(path)
-    for name, network in networks.items():
-        if name not in found.states:
-            raise CheckpointError(must(where, f"hold the {name}", sorted(found.states), "Don't ask for this network"))
-        fix = "Build the networks with the file's sizes (inspect tells them)"
-        refuse_unfit([account(name, found.states[name], network.state_dict())], where=where, fix=fix)
-    for name, network in networks.items():
-        network.load_state_dict(found.states[name])
+    found = inspect(path)
+    fill(networks, found.states, account, where=str(path))
     return found.report
 
 
@@ -90,8 +80,8 @@ def convert(file: PublishedFile, *, where: str) -> ImportedDualStyle:
             raw, dropped = entries(content[theirs], where=f"{where}: {theirs}")
             states[ours], kernels = {_ours(key): value for key, value in raw.items()}, kernels + dropped
     if not any(key.startswith(_PATH) for key in states.get("generator", {})):
-        got, fix = _other(content), "Give the published file, with both paths of the generator in g_ema"
-        raise CheckpointError(must(where, f"be a checkpoint of {METHOD}", got, fix))
+        fix = advice(content, "Give the published file, with both paths of the generator in g_ema")
+        raise CheckpointError(must(where, f"be a checkpoint of {METHOD}", _other(content), fix))
     config = _config(states["generator"], where=f"{where}: g_ema")
     states["generator"][_INSIDE + MEAN_OURS] = mean_of(content, config.style_dim, where=where)
     with torch.device("meta"):
@@ -126,7 +116,7 @@ def _other(content: Mapping[str, object]) -> str:
     """What a file is that has no extrinsic path."""
     raw = content.get("g_ema")
     if not isinstance(raw, Mapping):
-        return describe(content)
+        return told(content)
     listed = ", ".join(shown(name) for name in list(raw)[:_SHOWN])
     return f"no {_PUBLISHED_PATH}* among {len(raw)} entries ({listed}, ...)"
 

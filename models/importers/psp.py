@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, ParamsError, must
 from models.importers.entries import COUNTER, Account, States, refuse_unfit
-from models.importers.layout import describe
+from models.importers.faces import METHODS, advice, fill, filled, told
 from models.importers.reading import PublishedFile, read, shown, sound_tensor
 from models.importers.report import OptionRow, rows_of
 from models.importers.stylegan2 import MEAN, MEAN_OURS, GanReport, account, config_of, entries
@@ -21,7 +21,7 @@ from models.style.face_config import FaceConfig
 from models.style.psp import Encoder, Space
 from models.style.stylegan2.generator import Generator
 
-METHOD = "pSp"
+METHOD = METHODS["psp"]
 NETWORKS = {"encoder": "encoder", "decoder": "generator"}
 """Beginning of the published names -> our network."""
 _STATE, _OPTIONS, _ADDED = "state_dict", "opts", "start_from_latent_avg"
@@ -44,11 +44,7 @@ class ImportedEncoder:
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that the file holds, filled, in eval mode."""
-        made = _networks(self.config, self.states, self.space)
-        for name, network in made.items():
-            network.load_state_dict(self.states[name])
-            network.eval().requires_grad_(False)
-        return made
+        return filled(_networks(self.config, self.states, self.space), self.states)
 
 
 def inspect(path: Path, *, space: Space = "z+") -> ImportedEncoder:
@@ -76,15 +72,9 @@ def load_into(networks: Mapping[str, nn.Module], path: Path) -> GanReport:
     Raises:
         CheckpointError: as `inspect` says, or the file lacks a network, or has one of other sizes.
     """
-    encoder, where = networks.get("encoder"), str(path)
+    encoder = networks.get("encoder")
     found = inspect(path, space=encoder.space if isinstance(encoder, Encoder) else "z+")
-    for name, network in networks.items():
-        if name not in found.states:
-            raise CheckpointError(must(where, f"hold the {name}", sorted(found.states), "Don't ask for this network"))
-        fix = "Build the networks with the file's sizes (inspect tells them)"
-        refuse_unfit([_account(name, found.states[name], network.state_dict())], where=where, fix=fix)
-    for name, network in networks.items():
-        network.load_state_dict(found.states[name])
+    fill(networks, found.states, _account, where=str(path))
     return found.report
 
 
@@ -131,7 +121,7 @@ def _parts(content: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     """Our network -> its entries, by the names they have in it."""
     raw, fix = content.get(_STATE), "Give the published file, with its networks in state_dict"
     if not isinstance(raw, Mapping):
-        raise CheckpointError(must(where, f"be a checkpoint of {METHOD}", describe(content), fix))
+        raise CheckpointError(must(where, f"be a checkpoint of {METHOD}", told(content), advice(content, fix)))
     parts: dict[str, dict[str, Any]] = {}
     foreign = []
     for name, value in raw.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.errors import CheckpointError, ParamsError, must
 from models.importers.entries import Account, States, refuse_unfit
-from models.importers.layout import describe
+from models.importers.faces import METHODS, advice, fill, filled, kind_of, told
 from models.importers.reading import MAX_BYTES, PublishedFile, read, shown, sound_tensor
 from models.importers.report import NetworkRow, OptionRow, rows_of, table
 from models.style.face_config import FaceConfig
@@ -34,7 +34,7 @@ _SEEN = ("style_dim", "mapping_layers", "size_px", "max_channels")
 class GanReport:
     """What became of a published file."""
 
-    method: str = "StyleGAN2"
+    method: str = METHODS["stylegan2"]
     file: str
     sha256: str
     networks: tuple[NetworkRow, ...]
@@ -71,11 +71,8 @@ class ImportedGan:
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that the file holds, filled, in eval mode."""
-        made = {name: network for name, network in build_gan(self.config).items() if name in self.states}
-        for name, network in made.items():
-            network.load_state_dict(self.states[name])
-            network.eval().requires_grad_(False)
-        return made
+        made = build_gan(self.config)
+        return filled({name: made[name] for name in self.states}, self.states)
 
 
 def inspect(path: Path) -> ImportedGan:
@@ -100,23 +97,17 @@ def load_into(networks: Mapping[str, nn.Module], path: Path) -> GanReport:
     Raises:
         CheckpointError: as `inspect` says, or the file lacks a network, or has one of other sizes.
     """
-    found, where = inspect(path), str(path)
-    for name, network in networks.items():
-        if name not in found.states:
-            raise CheckpointError(must(where, f"hold the {name}", sorted(found.states), "Don't ask for this network"))
-        fix = "Build the networks with the file's sizes (inspect tells them)"
-        refuse_unfit([account(name, found.states[name], network.state_dict())], where=where, fix=fix)
-    for name, network in networks.items():
-        network.load_state_dict(found.states[name])
+    found = inspect(path)
+    fill(networks, found.states, account, where=str(path))
     return found.report
 
 
 def convert(file: PublishedFile, *, where: str) -> ImportedGan:
     """`inspect`, of a file that is read already; ``where`` names it in errors."""
     content = file.content
-    if not isinstance(content.get("g_ema"), Mapping):
-        fix = "Give the published file, with its generator in g_ema"
-        raise CheckpointError(must(where, "be a checkpoint of StyleGAN2", describe(content), fix))
+    if not isinstance(content.get("g_ema"), Mapping) or kind_of(content) == "dualstyle":
+        fix = advice(content, "Give the published file, with its generator in g_ema")
+        raise CheckpointError(must(where, f"be a checkpoint of {METHODS['stylegan2']}", told(content), fix))
     states: States = {}
     kernels = 0
     for theirs, ours in NETWORKS.items():

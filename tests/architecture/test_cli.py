@@ -56,7 +56,10 @@ OPTIONS = {
     "clean": {"--runs", "--cache", "--store", "--yes"},
     "models": set(),
     "table": {"name"},
-    "import": {"file", "--kind", "--config", "--align-corners", "--size-px", "--name"},
+    "import": {
+        *("file", "--kind", "--name", "--config", "--align-corners", "--size-px"),
+        *("--generator", "--encoder", "--styles", "--instyle"),
+    },
     "export-upstream": {"model", "file", "--kind", "--raw"},
     "tracking flush": set(),
     "registry move": {"--to"},
@@ -123,6 +126,10 @@ def test_every_section_of_params_is_tracked_by_a_stage(root: Path) -> None:
         (["stylise", "--strength", "2"], 2, "--strength"),
         (["stylise", "--stage", "palace", "--out", "x.png"], 2, "takes everything from params.yaml"),
         (["stylise", "--in", "nowhere.png", "--out", "x.png", "--model", "x"], 1, "nowhere.png must exist"),
+        (["import", "x.pt", "--kind", "jam"], 2, "must be fomm, articulated, stylegan2"),
+        (["import", "x.pt", "--kind", "psp", "--size-px", "64"], 2, "must be left out with --kind psp; got 64"),
+        (["import", "x.pt", "--kind", "fomm", "--encoder", "e.pt"], 2, "must be left out with --kind fomm; got e.pt"),
+        (["import", "nowhere.pt", "--kind", "stylegan2"], 1, "nowhere.pt must be a file; got no such file"),
         (["lineage", "nonsense"], 1, "models:/ URI"),
     ],
 )

@@ -251,7 +251,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("out/y.pth.yaml").is_file()
     for words, code, says in (
         (["import", "x.pth"], 2, "Missing option"),
-        (["import", "x.pth", "--kind", "jam"], 2, "must be fomm or articulated"),
+        (["import", "x.pth", "--kind", "jam"], 2, "must be fomm, articulated, stylegan2"),
         (["import", "x.pth", "--kind", "fomm"], 1, "Give --kind articulated."),
         (["export-upstream", "data/imported/aa", "out/y.pth"], 1, "not exist yet"),
         (["export-upstream", "data/imported/aa", "z.pth", "--kind", "jam"], 2, "must be fomm or articulated"),
