@@ -33,8 +33,9 @@ class AdversarialConfig:
     """After so many pictures the probability can have gone from 0 to 1."""
     ada_every_steps: int = 8
     warm_up_steps: int = 0
-    """For so many steps the generator learns to redraw the training's pictures from their principal components, while
-    the discriminator learns beside; then its own training begins. For few pictures and little time; 0: as published."""
+    """For so many steps the generator learns to redraw the training's pictures from their principal components, and in
+    the second half of them the discriminator learns beside; then StyleGAN2's training begins. For few pictures and
+    little time; 0: as published."""
     lr_warm_up: float = 0.02
     """Of the generator's layers, whose weights have a deviation of 1; ten times the published rate of what follows."""
     learn_noise: bool = True

@@ -136,7 +136,8 @@ def _check_kind(content: Mapping[str, Any], layout: Layout, where: str) -> None:
         return
     kinds = {other.title: other.kind for other in LAYOUTS.values()}
     missing = [name for name in layout.required if not isinstance(content.get(name), Mapping)]
-    fix = f"Give --kind {kinds[found]}" if found in kinds else "Only these methods can be imported: " + ", ".join(kinds)
+    others = f"Kinds of such files: {', '.join(kinds)}; those of faces have kinds of their own"
+    fix = f"Give --kind {kinds[found]}" if found in kinds else others
     without = f", without {' and '.join(missing)}" if missing else ""
     article = "" if found not in kinds else "a checkpoint of "
     raise CheckpointError(must(where, f"be a checkpoint of {layout.title}", f"{article}{found}{without}", fix))

@@ -185,10 +185,11 @@ def warming(steps: int = 3) -> Trainer:
 
 
 def test_a_warm_up_comes_before_the_adversary() -> None:
-    made = warming(3)
-    seen = [{key.split("/")[1] for key in made.step(batch(step)) if key.startswith("loss/")} for step in range(4)]
-    assert seen[:3] == [{"warm_up", "discriminator", "slope"}, {"warm_up", "discriminator"}, seen[0]]
-    assert seen[3] == {"generator", "path", "discriminator"}
+    made = warming(4)
+    seen = [{key.split("/")[1] for key in made.step(batch(step)) if key.startswith("loss/")} for step in range(6)]
+    assert seen[:2] == [{"warm_up"}] * 2
+    assert seen[2:4] == [{"warm_up", "discriminator", "slope"}, {"warm_up", "discriminator"}]
+    assert seen[4:] == [{"generator", "path", "discriminator", "slope"}, {"generator", "discriminator"}]
 
 
 def test_a_warm_up_redraws_the_pictures() -> None:

@@ -128,9 +128,12 @@ class FaceGanRecipe:
         if gan.path_length:
             path_phase = PathPhase(generator, around)
             phases.append(self._lazy("path", path_phase, making, gan.path_every_steps, first_step=begin))
-        phases.append(self._phase("discriminator", DiscriminatorPhase(discriminator, around), judging))
+        late = begin // 2  # what is drawn before is no match for it
+        module = DiscriminatorPhase(discriminator, around)
+        phases.append(self._phase("discriminator", module, judging, first_step=late))
         if gan.r1:
-            phases.append(self._lazy("slope", SlopePhase(discriminator, around), judging, gan.r1_every_steps))
+            slope = SlopePhase(discriminator, around)
+            phases.append(self._lazy("slope", slope, judging, gan.r1_every_steps, first_step=late))
         return phases
 
     def _warm_up(self, generator: Generator) -> list[Phase]:
