@@ -13,7 +13,8 @@ from models.errors import ParamsError, Problem, SourceError, must
 from pipelines.studio_choices import Choices
 from pipelines.studio_media import check_driving, check_given, check_photo, written_anew
 from pipelines.studio_visits import Made, Visit, Visits
-from pipelines.studio_work import Found, Order, Progress, Thumbnail, Workshop, faces_shown
+from pipelines.studio_work import Order, Progress, Thumbnail, Workshop, faces_shown
+from pipelines.stylise_animate_types import Found
 
 logger = logging.getLogger(__name__)
 
