@@ -17,10 +17,12 @@ def must(where: str, rule: str, got: object, fix: str = "") -> str:
     Args:
         where: the parameter, file or part that is wrong.
         rule: what holds, after the word "must".
-        got: the offending value; shown by ``repr`` unless it is a string.
+        got: the offending value; shown by ``repr`` unless it is a string. Of a sentence, the full stop is left out.
         fix: what the reader can do, a sentence without its full stop.
     """
     value = got if isinstance(got, str) else repr(got)
+    if " " in value and not value.endswith(".."):
+        value = value.removesuffix(".")
     tail = f" {fix.rstrip('.')}." if fix else ""
     return f"{where} must {rule}; got {value}.{tail}"
 

@@ -13,7 +13,7 @@ from models.style.dualstylegan import DualStyleGenerator, default_weights
 from models.style.face_config import FaceConfig
 from pipelines.served.dualstyle import DEFAULTS, resized
 from training.checkpoint import CheckpointInfo, load_networks
-from training.codes import CodeTable, read_codes
+from training.codes import Codes, CodeTable, read_codes, style_names
 
 AT_ONCE = 8
 
@@ -40,12 +40,13 @@ class TorchFaces:
     def __init__(self, generator: DualStyleGenerator, encoder: torch.nn.Module, config: FaceConfig, codes: CodeTable):
         codes.check_fits(config.num_styles, config.style_dim)
         self.generator, self.encoder, self.config, self.codes = generator.eval(), encoder.eval(), config, codes
-        self.styles, self.size_px = codes.names, config.size_px
+        self.styles, self.size_px = style_names(codes.names), config.size_px
+        self._pictures = dict(zip(self.styles, codes.names, strict=True))
         self.device = next(generator.parameters()).device
 
     def thumbnail(self, style: str) -> np.ndarray:
         """What the generator makes of the style's own two codes, uint8 (P, P, 3)."""
-        own = self.codes[style]
+        own = self._codes_of(style)
         made = self._made(own.intrinsic[None], own.extrinsic, torch.ones(self.config.num_styles), psi=1.0)
         shown: np.ndarray = np.rint(made[0] * 255).astype(np.uint8)
         return shown
@@ -77,7 +78,7 @@ class TorchFaces:
         asked = {**DEFAULTS, **options}
         first = self.config.structure_layers
         weights = default_weights(self.config, float(asked["structure"]), float(asked["colour"]))
-        extrinsic = self.codes[style or self.styles[0]].extrinsic.expand_as(codes).clone()
+        extrinsic = self._codes_of(style).extrinsic.expand_as(codes).clone()
         if asked["output"] == "reconstruction":
             weights = torch.zeros_like(weights)
         elif asked["output"] == "structure-off":
@@ -89,6 +90,11 @@ class TorchFaces:
             part = slice(start, start + AT_ONCE)
             made.append(self._made(codes[part], extrinsic[part], weights, psi=psi))
         return np.concatenate(made)
+
+    def _codes_of(self, style: str) -> Codes:
+        """Of a style, by its name or its picture's; of '' the first's."""
+        chosen = style or self.styles[0]
+        return self.codes[self._pictures.get(chosen, chosen)]
 
     @torch.inference_mode()
     def _encoded(self, faces: np.ndarray) -> torch.Tensor:

@@ -12,8 +12,9 @@ from PIL import Image
 from models.errors import ParamsError, Problem, SourceError, must
 from pipelines.studio_choices import Choices
 from pipelines.studio_media import check_driving, check_given, check_photo, written_anew
-from pipelines.studio_visits import Made, Visit, Visits
-from pipelines.studio_work import Found, Order, Progress, Thumbnail, Workshop, faces_shown
+from pipelines.studio_visits import Made, Turns, Visit, Visits
+from pipelines.studio_work import Order, Progress, Thumbnail, Workshop, faces_shown
+from pipelines.stylise_animate_types import Found
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Acts:
     def __init__(self, visits: Visits, workshop: Workshop, offered: Callable[[], Choices], bounds: Bounds) -> None:
         self.visits = visits
         self._workshop, self._offered, self._bounds = workshop, offered, bounds
+        self._turns = Turns()
 
     def begin(self, key: str) -> Choices:
         """A page has opened; what it can choose from.
@@ -124,25 +126,26 @@ class Acts:
 
         Raises:
             InkmotionError: something is missing or can't be used; the history stays as it is.
-            Stopped: the page was closed or its reader stopped the work.
+            Stopped: the page was closed or its reader stopped the work, also while it waited for others'.
             VisitEnded: the page was closed before it began.
         """
         visit = self.visits.open(key)
-        with visit.working() as folder:
+        with visit.working() as work:
             progress(0.0, "looking the photo and the video over")
             found = self._found(visit, check_photo(wish.photo, max_bytes=self._bounds.max_bytes))
             order = _order(wish, found, self._driving(visit, wish.driving))
-            made = self._workshop.make(order, folder, progress=progress, is_over=visit.is_over)
+            with self._turns.mine(work, waits=lambda before: progress(0.0, f"waiting for {before} before this")):
+                made = self._workshop.make(order, work.folder, progress=progress, is_over=work.is_over)
             visit.keep(made)
         return made
 
     def halt(self, key: str) -> None:
-        """Stop what is being made for a page; what it has stays.
+        """Stop what is being made for a page and what waits for its turn; what it has stays.
 
         Raises:
             VisitEnded: the page was closed.
         """
-        self.visits.open(key).halted.set()
+        self.visits.open(key).halt()
 
     def leave(self, key: str) -> None:
         """The page was closed."""

@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-WORK: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 1}
+WORK: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": None}
+"""Animations wait for their turn in `pipelines.studio_visits.Turns`, where the page's reader can stop them."""
 LOOK: dict[str, Any] = {"concurrency_id": "look", "concurrency_limit": 1}
-"""One photo is looked over at a time, and one animation made."""
+"""One photo is looked over at a time."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Only the page itself asks for it."""
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from models.errors import SourceError, must
-from pipelines import framing, transfer
-from pipelines.animate_show import check_gifs, writer_of
+from pipelines import stylise_animate
+from pipelines.animate import SUFFIXES
 from pipelines.engines import Engine
 from pipelines.photo_faces import PhotoFace, find_faces
-from pipelines.sinks import writing
 from pipelines.studio_choices import Kept
 from pipelines.studio_visits import Made
-from pipelines.stylise_animate_types import Stopped
+from pipelines.stylise_animate_scene import EYES
+from pipelines.stylise_animate_types import Found, Stage, StyliseAnimateOptions, Watch
 from pipelines.stylise_photo import read_photo
 from pipelines.stylist import Stylist
 
@@ -31,19 +29,13 @@ SHOWN_PX = 256
 """Of faces and styles in a list."""
 LOOK_PX = 2000
 """Longest side at which a photo is worked with."""
-FOLLOWED_AT_ONCE = 8
-"""Driving frames between two looks whether to stop."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A photo whose faces are known."""
-
-    path: Path
-    picture: np.ndarray
-    """uint8 RGB (H, W, 3), upright."""
-    faces: tuple[PhotoFace, ...]
-    """From left to right."""
+STAGES: dict[Stage, tuple[float, float, str]] = {
+    "faces": (0.05, 0.1, "looking for the face in the driving video"),
+    "style": (0.15, 0.15, "stylising the face"),
+    "keypoints": (0.3, 0.1, "following the movement"),
+    "frames": (0.4, 0.55, "animating"),
+}
+"""Where on the way each begins, its share of the way, and how the page calls it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +54,6 @@ class Order:
     """Model version that animates."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stoppable(framing.Video):
-    """A driving video whose decoding can be ended."""
-
-    is_over: Callable[[], bool]
-
-    def batches(self) -> Iterator[np.ndarray]:
-        """See `Video.batches`."""
-        for batch in framing.Video.batches(self):
-            for start in range(0, len(batch), FOLLOWED_AT_ONCE):
-                _go_on(self.is_over)
-                yield batch[start : start + FOLLOWED_AT_ONCE]
-
-
 class Workshop:
     """The opened models, and what is made with them.
 
@@ -91,8 +69,6 @@ class Workshop:
         self._stylists, self._movers = Kept(open_stylist), Kept(open_mover)
         self._sample = sample
         self._shown: dict[str, list[Thumbnail]] = {}
-        self._eyes = threading.Lock()
-        """Of the detectors, which crash when two threads look at once."""
 
     def look(self, path: Path) -> Found:
         """Find a photo's faces.
@@ -102,7 +78,7 @@ class Workshop:
             EnvironmentProblem: the detectors' weights are not installed.
         """
         picture = _at_most(read_photo(path).frame, LOOK_PX)
-        with self._eyes:
+        with EYES:
             faces = find_faces(picture)
         if not faces:
             fix = "Use a photo of a person that looks at the camera; faces of drawings are not found"
@@ -118,7 +94,7 @@ class Workshop:
         self.styles(stylist)
         engine = self._movers.get(mover)
         engine.keypoints(np.zeros((1, engine.size_px, engine.size_px, 3), np.uint8))
-        with self._eyes:
+        with EYES:
             find_faces(self._portrait())
 
     def styles(self, uri: str) -> list[Thumbnail]:
@@ -143,52 +119,29 @@ class Workshop:
             Stopped: ``is_over`` says so; it is asked between frames.
             InkmotionError: something that was given can't be used.
         """
-        progress(0.02, "opening the models")
+        progress(0.0, "opening the models")
         stylist, mover = self._stylists.get(order.stylist), self._movers.get(order.mover)
-        _go_on(is_over)
-        progress(0.1, "stylising the face")
-        crop = order.face.cut(order.photo.picture, size_px=stylist.size_px or max(SHOWN_PX, mover.size_px))
-        drawn = stylist.stylise(crop, order.style, structure=order.structure, colour=order.colour)["style"]
-        still = folder / "stylised.png"
-        Image.fromarray(drawn).save(still)
-        _go_on(is_over)
-        progress(0.2, "looking for the face in the driving video")
-        with self._eyes:
-            video = framing.frame_video(order.driving, size_px=mover.size_px, crop=True, max_frames=None)
-        if video.framing != "face":
-            fix = "Use a video of a face from the front"
-            raise SourceError(must(order.driving.name, "show a face in its first seconds", "none", fix))
-        outs = [folder / "animation.gif", folder / "animation.mp4"]
-        check_gifs(outs, num_frames=video.num_frames, shape=(mover.size_px, mover.size_px))
-        facts = {part.name: getattr(video, part.name) for part in fields(video)}
-        video = _Stoppable(**facts, is_over=is_over)
-        self._animate(mover, drawn, video, outs, progress=progress, is_over=is_over)
+        gif = folder / f"animation{SUFFIXES[0]}"
+        options = StyliseAnimateOptions(
+            face=order.face.number,
+            structure=order.structure,
+            colour=order.colour,
+            also=SUFFIXES[1:],
+            pictures=folder,
+        )
+        stylise_animate.run(
+            order.photo,
+            order.style,
+            order.driving,
+            gif,
+            stylist=stylist,
+            mover=(order.mover, mover),
+            options=options,
+            watch=Watch(tell=lambda *step: progress(*_told(*step)), stop=is_over),
+        )
         progress(1.0, "done")
-        label = f"{order.style}, {order.driving.stem}"
-        return Made(folder=folder, gif=outs[0], mp4=outs[1], still=still, label=label)
-
-    def _animate(
-        self,
-        mover: Engine,
-        drawn: np.ndarray,
-        video: framing.Video,
-        outs: Sequence[Path],
-        *,
-        progress: Progress,
-        is_over: Callable[[], bool],
-    ) -> None:
-        progress(0.3, "following the movement")
-        driving = transfer.look_over(mover, video, smoothing=0.0)
-        _go_on(is_over)
-        source = _resized(drawn, mover.size_px)
-        plan = transfer.prepare(mover, source, driving, mode="relative", adapt_scale=False, find_best_frame=True)
-        audio = video.path if video.has_audio else None
-        with writing([(out, writer_of(out, fps=video.fps, audio_from=audio)) for out in outs]) as put:
-            for part in transfer.render(mover, plan, driving, with_driving=False):
-                put(part.result)
-                done = part.start + len(part.result)
-                progress(0.4 + 0.55 * done / driving.num_frames, f"animating: frame {done} of {driving.num_frames}")
-                _go_on(is_over)
+        still, label = folder / f"face-{order.face.number}-style.png", f"{order.style}, {order.driving.stem}"
+        return Made(folder=folder, gif=gif, mp4=gif.with_suffix(SUFFIXES[1]), still=still, label=label)
 
     def _thumbnail(self, stylist: Stylist, style: str) -> np.ndarray:
         picture = stylist.thumbnail(style)
@@ -213,9 +166,11 @@ def faces_shown(found: Found) -> list[Thumbnail]:
     return [(face.cut(found.picture, size_px=SHOWN_PX), f"Face {face.number}") for face in found.faces]
 
 
-def _go_on(is_over: Callable[[], bool]) -> None:
-    if is_over():
-        raise Stopped
+def _told(stage: Stage, done: int, total: int) -> tuple[float, str]:
+    """How much of an animation is done, 0 to 1, and what is done now."""
+    begin, share, what = STAGES[stage]
+    frame = f": frame {done} of {total}" if stage == "frames" else ""
+    return begin + share * done / max(1, total), what + frame
 
 
 def _resized(picture: np.ndarray, size_px: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from pipelines.strips import as_bytes
 from pipelines.stylise_animate_scene import Job, Scene, check, looked_at, notes
 from pipelines.stylise_animate_types import (
     FaceReport,
+    Found,
     Mover,
     Seconds,
     Stage,
@@ -44,7 +45,7 @@ from pipelines.transfer import Driving, Transfer
 from preprocessing.boxes import Box
 from preprocessing.video import probe
 
-__all__ = ["Mover", "Stage", "Stopped", "StyliseAnimateOptions", "StyliseAnimateReport", "Watch", "run"]
+__all__ = ["Found", "Mover", "Stage", "Stopped", "StyliseAnimateOptions", "StyliseAnimateReport", "Watch", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class _Subject:
 
 
 def run(
-    photo: Path,
+    photo: Path | Found,
     style: str,
     driving: Path,
     out: Path,
@@ -82,11 +83,11 @@ def run(
     end, or not at all.
 
     Args:
-        photo: any picture; of several in a file the first.
+        photo: any picture, of several in a file the first; or one whose faces are known, which nobody looks for again.
         style: one of the stylist's.
         driving: a video or GIF that shows a face.
         out: a ``.gif``, or an ``.mp4``, which keeps the driving video's sound. Of several faces that are not pasted
-            back, ``OUT-NUMBER.SUFFIX`` for each.
+            back, ``OUT-NUMBER.SUFFIX`` for each. ``options.also`` adds files of the same frames.
         stylist: makes the pictures.
         mover: moves them.
         options: how.
@@ -99,7 +100,7 @@ def run(
         Stopped: the caller asked for it.
     """
     job = Job(
-        photo=photo,
+        photo=photo.path if isinstance(photo, Found) else photo,
         style=style,
         driving=driving,
         out=out,
@@ -108,6 +109,7 @@ def run(
         engine=mover[1],
         options=options or StyliseAnimateOptions(),
         watch=watch or Watch(),
+        found=photo if isinstance(photo, Found) else None,
     )
     check(job)
     with job.timed("faces"):
@@ -118,13 +120,13 @@ def run(
         with job.timed("keypoints"):
             driven = transfer.look_over(job.engine, scene.video, smoothing=job.options.motion.smoothing)
             plans = [_plan(job, subject, driven) for subject in subjects]
-        made = [making / path.name for path in scene.outs]
+        made = [[making / path.name for path in same] for same in scene.files]
         with job.timed("frames"):
             _write(job, scene, plans, driven, made)
         report = replace(_report(job, scene, plans, made), num_frames=driven.num_frames)
         pictures = _keep(subjects, job.options.pictures)
-        for path, target in zip(made, scene.outs, strict=True):
-            os.replace(path, target)
+        for target in scene.outs:
+            os.replace(making / target.name, target)
     logger.info("%d frames of %d faces: %s", report.num_frames, len(plans), ", ".join(report.outputs))
     return replace(report, pictures=pictures)
 
@@ -179,19 +181,19 @@ def _plan(job: Job, subject: _Subject, driven: Driving) -> Transfer:
     )
 
 
-def _write(job: Job, scene: Scene, plans: Sequence[Transfer], driven: Driving, made: Sequence[Path]) -> None:
-    """Render all faces, and write them pasted into one file, or each into its own."""
+def _write(job: Job, scene: Scene, plans: Sequence[Transfer], driven: Driving, made: Sequence[Sequence[Path]]) -> None:
+    """Render all faces, and write them pasted into one picture, or each into its own files."""
     total = driven.num_frames * len(plans)
+    files = [[(path, _writer(job, scene.video, path)) for path in same] for same in made]
     if scene.paster is not None:
-        with writing([(made[0], _writer(job, scene.video, made[0]))]) as put:
+        with writing(files[0]) as put:
             for moved in _moved(job, plans, driven, 0, total):
                 put(np.stack([scene.paster.paste(faces) for faces in zip(*moved, strict=True)]))
         return
     for first in range(0, len(plans), SOURCES_KEPT):  # each file has an encoder of its own
         some = slice(first, first + SOURCES_KEPT)
         with ExitStack() as stack:
-            files = [[(path, _writer(job, scene.video, path))] for path in made[some]]
-            puts = [stack.enter_context(writing(file)) for file in files]
+            puts = [stack.enter_context(writing(same)) for same in files[some]]
             for moved in _moved(job, plans[some], driven, first * driven.num_frames, total):
                 for put, frames in zip(puts, moved, strict=True):
                     put(frames)
@@ -229,9 +231,9 @@ def _keep(subjects: Sequence[_Subject], folder: Path | None) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _report(job: Job, scene: Scene, plans: Sequence[Transfer], made: Sequence[Path]) -> StyliseAnimateReport:
-    facts, options = probe(made[0]), job.options
-    num_bytes = tuple(path.stat().st_size for path in made)
+def _report(job: Job, scene: Scene, plans: Sequence[Transfer], made: Sequence[Sequence[Path]]) -> StyliseAnimateReport:
+    facts, options = [probe(path) for path in made[0]], job.options
+    num_bytes = tuple(path.stat().st_size for same in made for path in same)
     return StyliseAnimateReport(
         photo=str(job.photo),
         driving=str(job.driving),
@@ -250,9 +252,9 @@ def _report(job: Job, scene: Scene, plans: Sequence[Transfer], made: Sequence[Pa
         motion=options.motion.mode,
         num_frames=scene.video.num_frames,
         fps=scene.video.fps,
-        width=facts.width,
-        height=facts.height,
-        has_audio=facts.has_audio,
+        width=facts[0].width,
+        height=facts[0].height,
+        has_audio=any(each.has_audio for each in facts),
         seconds=Seconds(**job.times_s),
         note=" ".join(notes(job, scene, num_bytes)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from pipelines.framing import Video
 from pipelines.palette_gif import check_length
 from pipelines.paste_back import Paster
 from pipelines.photo_faces import PhotoFace, choose, face_at, find_faces
-from pipelines.stylise_animate_types import Stage, StyliseAnimateOptions, Watch
+from pipelines.stylise_animate_types import Found, Stage, StyliseAnimateOptions, Watch
 from pipelines.stylise_photo import read_photo
 from pipelines.stylist import Stylist, check_style
 
+EYES = threading.Lock()
+"""Held by whoever looks for faces: the detectors crash when two threads look at once."""
 _KEYPOINTS_AT_ONCE = 8
+_ENDING = f"end in {' or '.join(SUFFIXES)}"
 _BLURRY = 1.5
 """A face is called enlarged from this factor on."""
 _MIRRORED = 0.25
@@ -43,7 +47,14 @@ class Job:
     engine: Engine
     options: StyliseAnimateOptions
     watch: Watch
+    found: Found | None
+    """The photo's faces, where they are known."""
     times_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def outs(self) -> tuple[Path, ...]:
+        """Files of the same frames."""
+        return (self.out, *(self.out.with_suffix(suffix) for suffix in self.options.also))
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -63,8 +74,14 @@ class Scene:
     faces: tuple[PhotoFace, ...]
     """Those that are taken."""
     video: Video
-    outs: tuple[Path, ...]
+    files: tuple[tuple[Path, ...], ...]
+    """Of each face, or of the one photo that all are pasted into: files of the same frames."""
     paster: Paster | None
+
+    @property
+    def outs(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(path for same in self.files for path in same)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,31 +103,33 @@ class _Watched(Video):
 
 def check(job: Job) -> None:
     """Refuse what can be seen to be wrong at once, without touching anything."""
-    options, suffix = job.options, job.out.suffix.lower()
+    options, outs = job.options, job.outs
     check_style(job.stylist, job.style)
     transfer.check_mode(job.engine, options.motion.mode)
     problems = []
     if options.shown != "style" and not job.stylist.has_structure:
         problems.append(Problem("shown", options.shown, f"be style with {job.stylist.name}, which makes no other"))
-    if options.emoji is not None and suffix != ".gif":
-        problems.append(Problem("out", str(job.out), "end in .gif for an emoji"))
-    elif suffix not in SUFFIXES:
-        problems.append(Problem("out", str(job.out), f"end in {' or '.join(SUFFIXES)}"))
+    allowed, rule = ((".gif",), "end in .gif for an emoji") if options.emoji else (SUFFIXES, _ENDING)
+    problems += [Problem("out", str(out), rule) for out in outs if out.suffix.lower() not in allowed]
+    if len({out.suffix.lower() for out in outs}) < len(outs):
+        problems.append(Problem("also", options.also, f"name each suffix once, and not that of {job.out.name}"))
     if problems:
         raise ParamsError(problems)
     if job.out.parent.is_dir():
-        check_outputs([job.out], inputs=(job.photo, job.driving))
+        check_outputs(outs, inputs=(job.photo, job.driving))
 
 
 def looked_at(job: Job) -> Scene:
     """The photo with its faces, and the video with its face."""
     options, engine = job.options, job.engine
     job.watch.step("faces", 0, 2)
-    picture = read_photo(job.photo).frame
+    picture = job.found.picture if job.found else read_photo(job.photo).frame
     found, faces = _faces(job, picture)
     job.watch.step("faces", 1, 2)
     video = _video(job)
-    outs = (job.out,) if options.paste_back or len(faces) == 1 else tuple(_named(job.out, face) for face in faces)
+    is_one = options.paste_back or len(faces) == 1
+    files = (job.outs,) if is_one else tuple(tuple(_named(out, face) for out in job.outs) for face in faces)
+    outs = [path for same in files for path in same]
     squares = [face.square for face in faces]
     paster = Paster(picture, squares, max_px=options.max_px) if options.paste_back else None
     if options.emoji is not None:
@@ -120,15 +139,16 @@ def looked_at(job: Job) -> Scene:
         check_gifs(outs, num_frames=video.num_frames, shape=(height, width))
     if job.out.parent.is_dir():
         check_outputs(outs, inputs=(job.photo, job.driving))
-    return Scene(picture=picture, found=found, faces=faces, video=video, outs=outs, paster=paster)
+    return Scene(picture=picture, found=found, faces=faces, video=video, files=files, paster=paster)
 
 
 def _faces(job: Job, picture: np.ndarray) -> tuple[tuple[PhotoFace, ...], tuple[PhotoFace, ...]]:
     """The faces in the photo, and those that are taken."""
     where, options = job.photo.name, job.options
-    if options.box is not None:
-        return (), (face_at(picture, options.box, where=where),)
-    found = find_faces(picture)
+    with EYES:
+        if options.box is not None:
+            return (), (face_at(picture, options.box, where=where),)
+        found = job.found.faces if job.found else find_faces(picture)
     return found, choose(found, options.face, where=where, size=(picture.shape[1], picture.shape[0]))
 
 
@@ -139,7 +159,8 @@ def _video(job: Job) -> _Watched:
         SourceError: it shows none.
     """
     size_px, max_frames = job.engine.size_px, job.options.motion.max_frames
-    video = framing.frame_video(job.driving, size_px=size_px, crop=True, max_frames=max_frames)
+    with EYES:
+        video = framing.frame_video(job.driving, size_px=size_px, crop=True, max_frames=max_frames)
     if video.framing != "face":
         fix = "Use a video of a face from the front"
         raise SourceError(must(str(job.driving), "show a face to move by", "none in the frames looked at", fix))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from models.errors import check
-from pipelines.animate import AnimateOptions
+from pipelines.animate import SUFFIXES, AnimateOptions
 from pipelines.engines import Engine
 from pipelines.palette_gif import Emoji
-from pipelines.photo_faces import FaceChoice
+from pipelines.photo_faces import FaceChoice, PhotoFace
 from pipelines.stylist import OUTPUTS, Output
 from pipelines.transfer import Mode
 from preprocessing.boxes import Box
@@ -23,6 +25,17 @@ Mover = tuple[str, Engine]
 
 class Stopped(Exception):
     """The caller asked to stop; nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A photo whose faces are known."""
+
+    path: Path
+    picture: np.ndarray
+    """uint8 RGB (H, W, 3), upright."""
+    faces: tuple[PhotoFace, ...]
+    """From left to right, in the picture's pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,8 @@ class StyliseAnimateOptions:
     """Of it count mode, adapt_scale, find_best_frame, smoothing, max_frames and keep_audio."""
     emoji: Emoji | None = None
     """Make the GIF a small one; None: the model's size, all frames and 256 colours."""
+    also: tuple[str, ...] = ()
+    """Further suffixes: beside the output, files of its name hold the same frames."""
     pictures: Path | None = None
     """Folder for the crop and all pictures that the stylist made of it; None: they are not kept."""
 
@@ -56,6 +71,7 @@ class StyliseAnimateOptions:
             (0 <= self.colour <= 1, "colour", self.colour, "lie in 0 to 1"),
             (self.shown in OUTPUTS, "shown", self.shown, f"be one of {', '.join(OUTPUTS)}"),
             (64 <= self.max_px <= 4096, "max_px", self.max_px, "lie in 64 to 4096"),
+            (set(self.also) <= set(SUFFIXES), "also", self.also, f"hold {' or '.join(SUFFIXES)}"),
             (self.box is None or self.face is None, "face", self.face, "be left out where a box is given"),
             (not (self.emoji and self.paste_back), "paste_back", True, "be false of an emoji, which is the face alone"),
         )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,17 @@ import imageio_ffmpeg
 import motion_kit
 import torch
 
+from models.export_face import export_faces
 from models.export_style import export_style
 from models.families import Family
 from models.style.config import StyleConfig
+from models.style.face_config import FaceConfig
 from models.style.generator import StyleGenerator
 from pipelines import registry
+from pipelines.face_engines import TorchFaces
+from pipelines.register_dualstyle import write_styles
+from training.codes import Codes, code_table
+from training.recipes import dualstyle
 
 START_TIMEOUT_S = 180.0
 MAX_UPLOAD_MB, MAX_SECONDS = 4, 20
@@ -67,7 +73,51 @@ def small_registry(folder: Path) -> registry.Store:
     return store
 
 
-def _register(store: registry.Store, folder: Path, name: str, family: Family, onnx: Path, *, size_px: int) -> None:
+def cartoon_registry(folder: Path) -> registry.Store:
+    """Likewise, but what draws is a DualStyleGAN of the styles ``calm`` and ``wild``, whose weights change a lot."""
+    store = registry.Store(uri=f"sqlite:///{folder}/mlflow.db")
+    faces = small_faces()
+    encoder, generator = export_faces({"generator": faces.generator, "encoder": faces.encoder}, folder)
+    generator = generator.rename(folder / "dualstyle.onnx")
+    extras = {"encoder": encoder, "styles": write_styles(faces, folder / "styles.npz")}
+    _register(store, folder, "cartoons", "dualstyle", generator, size_px=faces.size_px, extras=extras)
+    moving = motion_kit.exported("articulated").path  # of those with fresh weights one that shows what it moves
+    _register(store, folder, "faces", "motion", moving, size_px=motion_kit.SIZE)
+    return store
+
+
+def small_faces() -> TorchFaces:
+    """A DualStyleGAN of 32 pixels with random weights, whose structure path is as strong as a trained one's."""
+    config = FaceConfig(
+        size_px=32,
+        style_dim=16,
+        mapping_layers=2,
+        max_channels=8,
+        structure_layers=5,
+        encoder_px=32,
+        encoder_width=4,
+        encoder_units=(1, 1, 1, 1),
+    )
+    torch.manual_seed(0)
+    networks = dualstyle.build_networks(config)
+    for residual in networks["generator"].residuals:
+        for parameter in residual.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    shape = (config.num_styles, config.style_dim)
+    codes = {f"{name}-000000": Codes(torch.randn(shape), torch.randn(shape)) for name in ("calm", "wild")}
+    return TorchFaces(networks["generator"], networks["encoder"], config, code_table(codes))
+
+
+def _register(
+    store: registry.Store,
+    folder: Path,
+    name: str,
+    family: Family,
+    onnx: Path,
+    *,
+    size_px: int,
+    extras: Mapping[str, Path] | None = None,
+) -> None:
     checkpoint = folder / f"checkpoint-{name}"
     checkpoint.mkdir()
     (checkpoint / "manifest.json").write_text("{}")
@@ -81,6 +131,7 @@ def _register(store: registry.Store, folder: Path, name: str, family: Family, on
         tags=tags,
         size_px=size_px,
         family=family,
+        extras=extras or {},
     )
     version = registry.register(parcel, store)
     registry._set_alias(version, registry.CHAMPION, store)

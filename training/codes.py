@@ -24,6 +24,8 @@ from models.errors import CheckpointError, must
 
 CODES_SCHEMA = 1
 MANIFEST = "manifest.json"
+STILL_SUFFIX = "-000000"
+"""Of the id of a still's clip, which says nothing to whoever chooses a style."""
 KEYS_SHOWN = 5
 
 
@@ -82,6 +84,21 @@ class CodeTable:
             fix = "Destylise the style pictures with the networks that are to be trained"
             rule = f"be {num_styles} x {style_dim} numbers for each picture"
             raise CheckpointError(must("the codes", rule, f"{found[0]} x {found[1]}", fix))
+
+
+def style_names(pictures: Iterable[str]) -> tuple[str, ...]:
+    """What the styles of these pictures are called, in the same order.
+
+    Args:
+        pictures: names as in a table of codes: ids of clips, or as published.
+
+    Returns:
+        The names without `STILL_SUFFIX`, except where another picture has that name already.
+    """
+    ids = tuple(pictures)
+    taken = set(ids)
+    short = ((name, name.removesuffix(STILL_SUFFIX)) for name in ids)
+    return tuple(name if not called or called in taken else called for name, called in short)
 
 
 def code_table(codes: Mapping[str, Codes], about: Mapping[str, Any] | None = None) -> CodeTable:

@@ -3,7 +3,7 @@
 It runs wherever mlflow (or mlflow-skinny with pandas), onnxruntime, numpy and pillow are installed:
 
     model = mlflow.pyfunc.load_model("models:/NAME@champion")
-    frames = model.predict({"photo": face, "driving": video}, params={"style": "micah-3-000000"})
+    frames = model.predict({"photo": face, "driving": video}, params={"style": "micah-3"})
 
 ``photo`` is uint8 RGB (1, H, H, 3): a square picture of one face, aligned as FFHQ's are. ``driving`` is uint8 RGB (N,
 h, w, 3): a video of a face, cut about as wide. ``frames`` is float32 (N, P, P, 3) in [0, 1]. The parameters are those

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import studio_kit as kit
 from media_kit import encode, pattern
@@ -16,7 +18,8 @@ from PIL import Image
 from stylise_kit import save, texture
 
 from pipelines import registry
-from preprocessing.video import probe
+from pipelines.studio_visits import PREFIX
+from preprocessing.video import probe, read_clip
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,8 +90,9 @@ def page(browser: Any, studio: kit.Served) -> Iterator[Any]:
 
 
 def open_studio(page: Any, studio: kit.Served) -> None:
+    page.set_default_timeout(WORK_MS)  # a loaded machine takes its time for everything
     page.goto(studio.address)
-    page.locator("#styles img").first.wait_for(timeout=60_000)
+    page.locator("#styles img").first.wait_for()
 
 
 def give(page: Any, part: str, path: Path) -> None:
@@ -238,6 +242,23 @@ def test_two_at_once_have_their_own(browser: Any, studio: kit.Served, media: dic
     assert kit.within(20, lambda: not any(folder.exists() for folder in mine))
 
 
+def test_a_stop_ends_what_waits_for_others(browser: Any, studio: kit.Served, media: dict[str, Path]) -> None:
+    contexts = [browser.new_context(), browser.new_context()]
+    working, waiting = (context.new_page() for context in contexts)
+    for page, driving in ((working, "slow driving"), (waiting, "driving")):
+        open_studio(page, studio)
+        give_both(page, media, driving)
+    animate(working)
+    working.get_by_text("following the movement").first.wait_for(timeout=WORK_MS)
+    animate(waiting)
+    waiting.get_by_text("waiting for 1 before this").first.wait_for(timeout=WORK_MS)
+    waiting.locator("#stop").click()
+    said(waiting, "The work was stopped")
+    assert len(studio.files("work-*")) == 1  # the other one goes on
+    for context in contexts:
+        context.close()
+
+
 @pytest.mark.parametrize("how", ["closed", "stopped"])
 def test_work_ends_when_nobody_wants_it(browser: Any, studio: kit.Served, media: dict[str, Path], how: str) -> None:
     context = browser.new_context()
@@ -288,3 +309,63 @@ def test_nothing_is_left_when_it_ends(
         kit.end(studio.process, by)
         page.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_one_leaves_goes_when_the_next_begins(
+    root: Path, store: registry.Store, browser: Any, media: dict[str, Path], tmp_path: Path
+) -> None:
+    with kit.serving(root, store, tmp_path) as studio:
+        page = browser.new_page()
+        open_studio(page, studio)
+        give(page, "photo", media["photo"])
+        page.locator("#photo img").wait_for()
+        (left,) = {folder.parent for folder in studio.visits}
+        studio.process.kill()
+        studio.process.wait()
+        page.close()
+    assert left.is_dir()
+    with kit.serving(root, store, tmp_path) as studio:
+        assert not left.exists()
+        kit.end(studio.process)
+    assert list(tmp_path.glob(f"{PREFIX}*")) == []
+
+
+def move(page: Any, kind: str, value: float) -> None:
+    """Move a slider."""
+    number = page.locator(f"#{kind} input[type=number]")
+    number.fill(str(value))
+    number.press("Enter")
+
+
+def test_a_cartoon_by_the_second_style_and_two_structure_weights(
+    root: Path, browser: Any, media: dict[str, Path], tmp_path: Path
+) -> None:
+    store = kit.cartoon_registry(tmp_path)
+    with kit.serving(root, store, tmp_path / "temporary") as studio:
+        opened_s = time.perf_counter()
+        page = browser.new_page()
+        open_studio(page, studio)
+        assert page.locator("#styles button.thumbnail-item").count() == 2
+        assert page.locator("#styles .caption-label").all_inner_texts() == ["calm", "wild"]
+        page.locator("#styles button.thumbnail-item").nth(1).click()
+        give_both(page, media)
+        move(page, "colour", 0.6)
+        got = []
+        for structure in (1, 0):
+            move(page, "structure", structure)
+            asked_s = time.perf_counter()
+            animate(page)
+            shown = page.locator("#history img").nth(1) if got else page.locator("#picture img")
+            shown.wait_for(timeout=WORK_MS)
+            now_s = time.perf_counter()
+            print(f"shown {now_s - asked_s:.1f} s after the click, {now_s - opened_s:.1f} s after the page was opened")
+            with page.expect_download() as downloading:
+                page.locator("#gif").click()
+            downloading.value.save_as(tmp_path / f"{structure}.gif")
+            got.append(read_clip(tmp_path / f"{structure}.gif")[0].astype(int))
+        labels = page.locator("#history .caption-label").all_inner_texts()
+        page.close()
+    assert labels == ["wild, driving"] * 2
+    assert [len(frames) for frames in got] == [FRAMES, FRAMES]
+    apart = np.abs(got[0] - got[1]).mean(axis=(1, 2, 3))
+    assert (apart > 2).all(), apart

@@ -10,7 +10,7 @@ import torch
 
 from models.errors import CheckpointError
 from training import codes as module
-from training.codes import MANIFEST, Codes, code_table, codes_sha256, read_codes, write_codes
+from training.codes import MANIFEST, Codes, code_table, codes_sha256, read_codes, style_names, write_codes
 
 
 def made(*names: str, seed: int = 0) -> dict[str, Codes]:
@@ -28,6 +28,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert torch.equal(found[name].extrinsic, codes.extrinsic)
         assert torch.equal(found[name].intrinsic, codes.intrinsic)
     found.check_fits(8, 4)
+
+
+def test_styles_are_called_after_their_pictures_without_the_stills_number() -> None:
+    assert style_names(["micah-3-000000", "Disney_01.jpg", "film-000012"]) == (
+        "micah-3",
+        "Disney_01.jpg",
+        "film-000012",
+    )
+    for ids in (("a", "a-000000"), ("a-000000", "a-000000-000000"), ("-000000", "-000000-000000")):
+        names = style_names(ids)
+        assert len(set(names)) == len(ids)
+        assert all(name == known or name not in ids for name, known in zip(names, ids, strict=True))
+    assert style_names(("a", "a-000000")) == ("a", "a-000000")
 
 
 def test_new_codes_take_the_place_of_old_ones(tmp_path: Path) -> None:

@@ -90,6 +90,20 @@ def test_weights_and_outputs_mean_what_they_say(system: TorchFaces, faces: np.nd
     np.testing.assert_allclose(off, system.stylise(faces, "first", structure=0.75, colour=0.0), atol=1e-6)
 
 
+def test_styles_are_not_called_by_the_ids_of_their_stills(system: TorchFaces, faces: np.ndarray) -> None:
+    stored = [Codes(*each) for each in zip(system.codes.extrinsic, system.codes.intrinsic, strict=True)]
+    table = code_table(dict(zip(("micah-1-000000", "micah-2-000000"), stored, strict=True)))
+    named = TorchFaces(system.generator, system.encoder, SMALL, table)
+    assert named.styles == ("micah-1", "micah-2")
+    for place, style in enumerate(system.styles):
+        np.testing.assert_array_equal(named.thumbnail(f"micah-{place + 1}"), system.thumbnail(style))
+        made = named.stylise(faces, f"micah-{place + 1}")
+        np.testing.assert_array_equal(made, system.stylise(faces, style))
+        np.testing.assert_array_equal(made, named.stylise(faces, table.names[place]))
+    with pytest.raises(CheckpointError, match="none of micah-3"):
+        named.stylise(faces, "micah-3")
+
+
 def test_a_face_is_the_same_alone_and_among_many(system: TorchFaces, faces: np.ndarray) -> None:
     many = np.concatenate([faces] * 6)
     for output in OUTPUTS:  # more than go through the networks together

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from motion_kit import debug_of, networks_of
 
-from models.errors import CheckpointError, EnvironmentProblem, ParamsError, ShapeError
+from models.errors import CheckpointError, EnvironmentProblem, ParamsError, ShapeError, must
 from models.motion.keypoints import Keypoints
 from models.motion.networks import build, debug_config
 from pipelines import animate, registry
@@ -227,6 +228,34 @@ def test_a_version_whose_graph_is_broken_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(registry, "resolve", lambda *_, **__: tmp_path)
     with pytest.raises(CheckpointError, match="models:/m/7 must hold a graph that ONNX Runtime can open"):
         from_version("models:/m@champion", Store(uri="sqlite:///x"))
+
+
+def test_a_version_with_another_kind_of_graph_is_refused_in_whole_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("given", "made")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["given"], ["made"])], "g", port[:1], port[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "motion.onnx")
+    monkeypatch.setattr(registry, "find", lambda *_: version(7))
+    monkeypatch.setattr(registry, "resolve", lambda *_, **__: tmp_path)
+    rule = r"must have an input called part; got \['given'\]. Register the model again\.$"
+    with pytest.raises(CheckpointError, match=rule):
+        from_version("models:/m@champion", Store(uri="sqlite:///x"))
+
+
+@pytest.mark.parametrize(
+    ("got", "told"),
+    [
+        ("it is cut off. Write it again.", "it is cut off. Write it again."),
+        ("no sentence", "no sentence."),
+        ("..", "..."),
+        ("name.", "name.."),
+        (7, "7."),
+    ],
+)
+def test_a_quoted_sentence_ends_once(got: object, told: str) -> None:
+    assert must("a file", "be whole", got) == f"a file must be whole; got {told}"
 
 
 @pytest.mark.parametrize(("model", "checkpoint", "got"), [(None, None, "neither"), ("models:/m", Path("x"), "both")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,35 @@ def test_halted_work_stops_and_the_next_goes_on(
         acts.run("page", Wish(**wish), progress=lambda part, what: acts.halt("page") if part else None)
     acts.run("page", Wish(**wish), progress=quiet)
     assert len(acts.visits.open("page").past) == 1
+
+
+def test_work_that_waits_for_others_is_stopped_too(
+    acts: Acts, workshop: KitWorkshop, faces: list[PhotoFace], wish: dict[str, Any]
+) -> None:
+    working, waiting, release = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(part: float, what: str) -> None:
+        if what == "half":
+            working.set()
+            assert release.wait(20)
+
+    def in_line(part: float, what: str) -> None:
+        if what == "waiting for 1 before this":
+            waiting.set()
+
+    acts.begin("other")
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(acts.run, "page", Wish(**wish), progress=slowly)
+        assert working.wait(20)
+        second = both.submit(acts.run, "other", Wish(**wish), progress=in_line)
+        assert waiting.wait(20)
+        acts.halt("other")
+        assert isinstance(second.exception(20), Stopped)
+        assert not first.done()
+        release.set()
+        assert first.result(20).label == "ink"
+    assert len(workshop.orders) == 1
+    assert list(acts.visits.open("other").folder.glob("work-*")) == []
 
 
 def test_uploads_go_with_their_last_page(acts: Acts, faces: list[PhotoFace], tmp_path: Path) -> None:

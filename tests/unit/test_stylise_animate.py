@@ -20,6 +20,7 @@ from pipelines.photo_faces import PhotoFace
 from pipelines.served.motion import Motion
 from pipelines.stage import as_json
 from pipelines.stylise_animate import (
+    Found,
     Stopped,
     StyliseAnimateOptions,
     StyliseAnimateReport,
@@ -116,7 +117,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PhotoFace, ...]]:
 
 
 def made(
-    photo: Path, driving: Path, out: Path, *, style: str = "red", watch: Watch | None = None, **options: Any
+    photo: Path | Found, driving: Path, out: Path, *, style: str = "red", watch: Watch | None = None, **options: Any
 ) -> tuple[StyliseAnimateReport, Colours, Mover]:
     stylist, mover = Colours(), Mover()
     chosen = StyliseAnimateOptions(**{"motion": MOTION, **options})
@@ -217,6 +218,32 @@ def test_more_faces_than_a_model_remembers_each_have_all_frames(
     steps = [done for stage, done, total in seen if stage == "frames"]
     assert steps == sorted(steps)
     assert {total for stage, _, total in seen if stage == "frames"} == {6 * FRAMES}
+
+
+def test_of_a_photo_whose_faces_are_known_nobody_looks_for_them(
+    photo: Path, driving: Path, tmp_path: Path, three: tuple[PhotoFace, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain, _ = made(photo, driving, tmp_path / "plain.gif", face=2)
+    known = Found(path=photo, picture=read_picture(photo), faces=three)
+    for looker in ("find_faces", "read_photo"):
+        monkeypatch.setattr(stylise_animate_scene, looker, lambda *_: pytest.fail("looked again"))
+    report, stylist, _ = made(known, driving, tmp_path / "known.gif", face=2)
+    np.testing.assert_array_equal(stylist.asked[0][0], plain.asked[0][0])
+    assert (report.photo, report.num_found, report.faces[0].number) == (str(photo), 3, 2)
+    assert (tmp_path / "known.gif").read_bytes() == (tmp_path / "plain.gif").read_bytes()
+
+
+def test_several_files_hold_the_frames_of_one_run(photo: Path, driving: Path, tmp_path: Path, three: object) -> None:
+    report, _, mover = made(photo, driving, tmp_path / "us.gif", face="all", also=(".mp4",))
+    assert files(tmp_path) == sorted(f"us-{number}.{kind}" for number in (1, 2, 3) for kind in ("gif", "mp4"))
+    assert mover.rendered == 3 * FRAMES
+    assert sorted(Path(out).name for out in report.outputs) == files(tmp_path)
+    assert report.num_bytes == tuple(Path(out).stat().st_size for out in report.outputs)
+    assert report.has_audio
+    for number in (1, 2, 3):
+        gif, mp4 = (read_clip(tmp_path / f"us-{number}.{kind}")[0].astype(int) for kind in ("gif", "mp4"))
+        assert gif.shape == mp4.shape == (FRAMES, SIZE, SIZE, 3)
+        assert np.abs(gif - mp4).mean() < 6
 
 
 def test_an_emoji_is_small_and_round(photo: Path, driving: Path, tmp_path: Path, three: object) -> None:
@@ -379,6 +406,8 @@ def test_a_style_may_be_left_out_where_there_is_one() -> None:
     [
         ("me.webm", {}, r"out must end in .gif or .mp4"),
         ("me.mp4", {"emoji": Emoji()}, r"out must end in .gif for an emoji"),
+        ("me.gif", {"emoji": Emoji(), "also": (".mp4",)}, r"out must end in .gif for an emoji; got .*me.mp4"),
+        ("me.mp4", {"also": (".gif", ".mp4")}, r"also must name each suffix once, and not that of me.mp4"),
         ("me.gif", {"motion": AnimateOptions(mode="avd")}, r"mode must be relative or absolute with this model"),
     ],
 )
@@ -416,6 +445,7 @@ def test_a_folder_that_can_not_be_made(photo: Path, driving: Path, tmp_path: Pat
         ({"structure": 1.5}, "structure must lie in 0 to 1"),
         ({"colour": -0.1}, "colour must lie in 0 to 1"),
         ({"shown": "nothing"}, "shown must be one of reconstruction, style, structure, structure-off"),
+        ({"also": ("mp4",)}, "also must hold .gif or .mp4"),
         ({"max_px": 10}, "max_px must lie in 64 to 4096"),
         ({"face": 1, "box": Box(0, 0, 9, 9)}, "face must be left out where a box is given"),
         ({"emoji": Emoji(), "paste_back": True}, "paste_back must be false of an emoji"),
