@@ -80,7 +80,8 @@ class PublishedFaces(TorchFaces):
             return super().thumbnail(style)
         weights = torch.ones(self.config.num_styles)
         with torch.inference_mode():
-            made = self.generator(self._mean[None], self.codes[style].extrinsic[None], weights, intrinsic_space="w+")
+            extrinsic = self._codes_of(style).extrinsic[None]
+            made = self.generator(self._mean[None], extrinsic, weights, intrinsic_space="w+")
         shown_by: np.ndarray = np.rint(made[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         return shown_by
 

@@ -17,9 +17,10 @@ from pipelines.face_engines import TorchFaces, from_checkpoint
 from pipelines.modelcard import model_card
 from pipelines.params import Params
 from pipelines.register import TOLERANCE, Graph, RegisterReport, evaluation_of, report_of, run_id_of, tags_of
-from pipelines.registry import SERVED_TAG, Parcel, find, promote, register, served_as, store_of
+from pipelines.registry import SERVED_TAG, STYLES_TAG, Parcel, find, promote, register, served_as, store_of
 from pipelines.served.dualstyle import OUTPUTS, FaceSession
 from pipelines.stage import Paths, only_writer, write_report
+from training.codes import codes_sha256
 from training.shard_reader import ShardReader
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def run(system: str, params: Params, paths: Paths) -> RegisterReport:
         tags |= {
             FAMILY_TAG: "dualstyle",
             SERVED_TAG: served_as(opset, "dualstyle"),
+            STYLES_TAG: codes_sha256(paths.refined(system)),
             "num_styles": str(len(engine.styles)),
         }
         parcel = Parcel(

@@ -37,7 +37,9 @@ CHECKPOINT_TAG = "checkpoint.path"
 """Where a version's checkpoint lies among its run's files."""
 SERVED_TAG = "served.sha256"
 """Of the code that a version carries, and of how its graph was made."""
-IDENTITY_TAGS = ("weights.sha256", "imported.settings", SERVED_TAG)
+STYLES_TAG = "styles.sha256"
+"""Of the style codes that a version carries."""
+IDENTITY_TAGS = ("weights.sha256", "imported.settings", STYLES_TAG, SERVED_TAG)
 """Two versions with equal ones are the same model."""
 REQUIREMENTS = ["onnxruntime>=1.20", "numpy>=2.0", "pillow>=11"]
 MAX_TAG_LENGTH = 5000

@@ -32,6 +32,8 @@ OPTIONS = {
     "shard": {"name"},
     "train": {"name", "--resume", "--init-from", "--fresh", "--backend", "--dry-run"},
     "destylise": {"name"},
+    "refine": {"name"},
+    "stylise-clips": {"name"},
     "evaluate": {"name"},
     "register": {"name"},
     "animate": {
