@@ -153,13 +153,15 @@ def test_every_key_that_can_be_set_stands_in_the_file(raw: dict[str, Any]) -> No
         assert set(profile["style"]["model"]) == style_model, name
         assert set(profile["face"]["train"]) == names(FaceTrainConfig), name
         assert set(profile["face"]["model"]) == names(FaceConfig), name
-        assert set(profile["face"]) == {"model", "train", "destylise", *STEPS}, name
+        assert set(profile["face"]) == {"model", "train", "destylise", "refine", *STEPS}, name
         assert set(profile["train"]) == train, name
         assert set(profile["model"]) == model, name
         assert set(profile["datasets"]) == set(raw["datasets"]), name
         assert set(profile["data"]) < names(DatasetConfig), name
     for name, dataset in raw["datasets"].items():
         assert set(dataset) == names(DatasetConfig) | {"watch"}, name
+    for name, stylised in raw["stylised_datasets"].items():
+        assert set(stylised) == names(params.StylisedDataset), name
     for name, animation in raw["animations"].items():
         assert set(animation) == names(params.AnimationConfig), name
     for name, stylisation in raw["stylisations"].items():

@@ -271,6 +271,7 @@ def test_the_projects_own_papers_are_valid(root: Path, main: dict[str, Any], pro
     assert {name: len(paper.experiments) for name, paper in found.papers.items()} == {
         "cbam-multi-occlusion": 15,
         "dual-channel-fusion": 12,
+        "dualstyle-animation": 5,
         "joint-attention": 12,
         "long": 1,
         "lwcomicgan": 6,
@@ -418,3 +419,25 @@ def test_rows_of_two_families_are_not_compared(main: dict[str, Any], drawing: di
         method["style_dataset"] = "paintings"
     drawing["tables"]["t"]["blocks"][0]["rows"]["FOMM"] = "fomm"
     assert "rows must be of one family; got 'motion, style'" in problems(main, drawing)
+
+
+def test_a_paper_may_have_systems_of_its_own(main: dict[str, Any], small: dict[str, Any]) -> None:
+    small["dualstyles"] = {"drawn": {"dataset": "faces", "style_dataset": "cartoon-faces", "gan": {"max_steps": 7}}}
+    found = parsed(main, small)
+    assert found.experiment("drawn-gan").train.max_steps == 7
+    assert found.dualstyle("drawn").style_dataset == "cartoon-faces"
+    assert found.report_folders()["drawn"] == "papers/one/drawn"
+    assert found.report_folders()["drawn-target"] == "papers/one/drawn-target"
+    assert "drawn" not in found.dualstyles
+
+
+def test_a_papers_system_is_checked_as_the_projects(main: dict[str, Any], small: dict[str, Any]) -> None:
+    small["dualstyles"] = {
+        "dualstyle-cartoon": {"dataset": "faces", "style_dataset": "cartoon-faces"},
+        "odd": {"dataset": "nowhere", "style_dataset": "cartoon-faces", "bogus": 1},
+    }
+    told = problems(main, small)
+    assert "dualstyle-cartoon-gan" in told
+    assert "params.yaml has this one" in told
+    assert "papers/one/params.yaml: dualstyles.odd.dataset must be one of" in told
+    assert "papers/one/params.yaml: dualstyles.odd.bogus must not be there" in told
