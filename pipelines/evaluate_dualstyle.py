@@ -192,6 +192,8 @@ def _plain(spread: Spread) -> dict[str, float]:
 def _holds(kids: Mapping[str, Spread], structure: Response, colour: Response) -> dict[str, bool]:
     return {
         "cartoons are nearer to the style pictures than the faces are": kids["made"].mean < kids["untouched"].mean,
+        "the structure weight moves edges more than colours": structure.edges > structure.colours,
+        "the colour weight moves colours more than edges": colour.colours > colour.edges,
         "structure moves edges more than colour does": structure.edges > colour.edges,
         "colour moves colours more than structure does": colour.colours > structure.colours,
     }
