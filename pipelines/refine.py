@@ -23,15 +23,13 @@ from pipelines.params import Params
 from pipelines.stage import Paths, only_writer, write_report
 from pipelines.style_pictures import PicturesReport, as_picture, draw, figures, find, keep, kept, numerics, read, shown
 from training.checkpoint import read_info
-from training.codes import Codes, CodeTable, code_table, read_codes, write_codes
+from training.codes import STILL_SUFFIX, Codes, CodeTable, code_table, read_codes, write_codes
 from training.destylise import Refined, refine
 from training.destylise_config import RefineConfig
 from training.shard_reader import ShardReader
 
 log = logging.getLogger(__name__)
 
-FIRST_PIECE = "-000000"
-"""A still's id ends so, where a name of codes may leave it out."""
 ROWS = {"codes before": "before", "codes after": "after"}
 
 
@@ -110,7 +108,7 @@ def pictures_of(table: CodeTable, clips: Iterable[ShardClip]) -> dict[str, Shard
         ClipError: some are gone.
     """
     by_id = {clip.id: clip for clip in clips}
-    found = {name: by_id.get(name) or by_id.get(f"{name}{FIRST_PIECE}") for name in table.names}
+    found = {name: by_id.get(name) or by_id.get(f"{name}{STILL_SUFFIX}") for name in table.names}
     gone = [name for name, clip in found.items() if clip is None]
     if gone:
         fix = "Destylise the style pictures again: they have changed since"

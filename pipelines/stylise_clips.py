@@ -261,6 +261,7 @@ def _changed(pick: Pick) -> dict[str, Any]:
 
 def _draw(picks: Sequence[Pick], before: ShardReader, after: ShardReader, folder: Path) -> tuple[str, ...]:
     """A strip: of some clips the frames, and below them those of the copy."""
+    folder.mkdir(parents=True, exist_ok=True)
     if not picks:
         return ()
     copies, rows = {clip.id: clip for clip in after.clips()}, dict[str, np.ndarray]()
@@ -268,7 +269,6 @@ def _draw(picks: Sequence[Pick], before: ShardReader, after: ShardReader, folder
         pick = picks[place]
         shown = spread(pick.clip.num_frames, SHOWN_FRAMES)
         rows[pick.clip.id], rows[pick.id] = before.frames(pick.clip, shown), after.frames(copies[pick.id], shown)
-    folder.mkdir(parents=True, exist_ok=True)
     write_strip(folder / "strip.png", rows)
     return ("strip.png",)
 
