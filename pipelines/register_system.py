@@ -17,6 +17,7 @@ from pipelines.params import Params
 from pipelines.registry import (
     CHAMPION,
     SERVED_TAG,
+    STYLES_TAG,
     Parcel,
     Version,
     find,
@@ -124,5 +125,5 @@ def _tags(stylist: Version, mover: Version) -> dict[str, str]:
         "system.mover": mover.uri,
         "training.step": stylist.tags.get("training.step", "0"),
         "data.licences": "; ".join(one.tags.get("data.licences", "") for one in (stylist, mover)),
-        **{tag: stylist.tags[tag] for tag in METRIC_TAGS if tag in stylist.tags},
+        **{tag: stylist.tags[tag] for tag in (*METRIC_TAGS, STYLES_TAG) if tag in stylist.tags},
     }

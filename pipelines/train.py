@@ -47,6 +47,7 @@ OPERATIONAL = frozenset(
         "log_every_steps",
         "checkpoint_every_steps",
         "keep_last",
+        "export",
         "picture_every_steps",
         "max_failures",
         "feed_threads",
@@ -56,7 +57,7 @@ OPERATIONAL = frozenset(
         "fused_optimizer",
     }
 )
-"""Keys of a training that change how it runs and not, but for rounding, what comes out."""
+"""Keys of a training that change how it runs and what is kept of it and not, but for rounding, what it learns."""
 HASH_LETTERS = 8
 
 
@@ -147,10 +148,11 @@ def _stage(job: TrainJob, params: Params, backend: Backend, *, fresh: bool, writ
 
 
 def _export(made: Made, after: Made | None, target: Path) -> CheckpointInfo:
-    """The final model: of the second stage where there was one."""
+    """The final model, or the best one: of the second stage where there was one."""
     last, first = (made, None) if after is None else (after, made.info)
+    step = last.result.best_step if last.job.train.export == "best" else last.result.steps
     with contextlib.closing(RunFolder(last.job.run_folder)) as folder, fresh_folder(target) as making:
-        return export_weights(folder.checkpoint(last.result.steps), making, first=first)
+        return export_weights(folder.checkpoint(step), making, first=first)
 
 
 def run_hash(

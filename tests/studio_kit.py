@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -121,7 +122,7 @@ def _register(
     checkpoint = folder / f"checkpoint-{name}"
     checkpoint.mkdir()
     (checkpoint / "manifest.json").write_text("{}")
-    tags = {"weights.sha256": name, "family": family}
+    tags = {"weights.sha256": name, "family": family, "config.model": json.dumps({"size_px": size_px})}
     parcel = registry.Parcel(
         name=name,
         run_id=None,

@@ -176,6 +176,8 @@ class TrainConfig(ABC):
     checkpoint_every_steps: int = 1_000
     keep_last: int = 3
     """Checkpoints kept beside the best one and the final one."""
+    export: Literal["last", "best"] = "last"
+    """Which checkpoint is the training's model: the final one, or the one that validated best."""
     validate_every_steps: int = 1_000
     """0: never; then the last checkpoint counts as the best."""
     early_stop_patience: int | None = None
