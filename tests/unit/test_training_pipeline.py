@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import training_kit as kit
 import yaml
 
@@ -30,7 +31,14 @@ from pipelines.params import (
 from pipelines.shipping import ship
 from pipelines.stage import Paths, only_writer
 from preprocessing.config import DatasetConfig, FetchConfig
-from training.checkpoint import CheckpointInfo, load_networks, tensors_of, write_checkpoint
+from training.checkpoint import (
+    CheckpointInfo,
+    load_networks,
+    read_info,
+    read_tensors,
+    tensors_of,
+    write_checkpoint,
+)
 from training.config import LossConfig, MotionTrainConfig
 from training.progress import Progress
 from training.runfolder import RunFolder
@@ -107,6 +115,22 @@ def test_a_finished_run_is_only_exported_again(paths: Paths, monkeypatch: pytest
     second = run(paths)
     assert dataclasses.asdict(second) == dataclasses.asdict(first)
     load_networks(paths.trained("small"))
+
+
+def test_the_best_checkpoint_is_exported_where_it_is_asked_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = run(paths, checkpoint_every_steps=1)
+    runs = next((paths.root / "runs").glob("small-*"))
+    summary = json.loads((runs / "summary.json").read_text())
+    summary["result"]["best_step"] = 2
+    (runs / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr(stage, "_train", lambda *_: pytest.fail("it trained again"))
+    best = run(paths, export="best", checkpoint_every_steps=1)
+    folder = runs / "step-00000002"
+    kept = read_tensors(folder, read_info(folder))
+    exported = read_tensors(paths.trained("small"), read_info(paths.trained("small")))
+    assert exported
+    assert all(torch.equal(kept[name], value) for name, value in exported.items())
+    assert best.weights_sha256 != last.weights_sha256
 
 
 def test_a_stopped_run_goes_on_by_itself(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
