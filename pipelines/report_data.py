@@ -22,7 +22,19 @@ from pipelines.stage import Paths
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("download", "cut", "shard", "train", "destylise", "evaluate", "register", "animate", "stylise")
+STAGES = (
+    "download",
+    "cut",
+    "shard",
+    "train",
+    "destylise",
+    "refine",
+    "stylise-clips",
+    "evaluate",
+    "register",
+    "animate",
+    "stylise",
+)
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "onnxruntime", "numpy", "opencv-python", "decord2")
 
 Report = Mapping[str, Any]

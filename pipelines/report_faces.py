@@ -40,7 +40,7 @@ def _result(name: str, params: Params, paths: Paths, reports: Reports) -> FaceRe
         name=name,
         dataset=system.dataset,
         style_dataset=system.style_dataset,
-        facts=tuple(_facts(report, before)),
+        facts=(*_facts(report, before), *_refined(reports.get("refine", name))),
         claims=tuple((str(what), bool(so)) for what, so in held.items()) if isinstance(held, dict) else (),
         strips=tuple(picture for picture in shown if picture is not None),
         destylised=embed(paths.pictures("destylise", name) / "strip.png", alt="Style pictures, and faces behind them"),
@@ -65,3 +65,15 @@ def _facts(report: Report, before: Report) -> list[tuple[str, str]]:
             (f"Destylisation of {whole(count) or 0} pictures: loss before and after", f"{first:.4g}, {last:.4g}")
         )
     return facts
+
+
+def _refined(report: Report) -> list[tuple[str, str]]:
+    before, after, steps = (number(report.get(key)) for key in ("distance_before", "distance_after", "steps"))
+    if before is None or after is None or not steps:
+        return []
+    return [
+        (
+            "Refinement of the style codes: distance to the style pictures, before and after",
+            f"{before:.3f}, {after:.3f}",
+        )
+    ]

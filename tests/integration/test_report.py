@@ -188,6 +188,8 @@ def fill(params: Params, paths: Paths) -> None:
             name,
             {"source": "a/b.png", "driving": "c.mp4", "motion": "relative", "note": "Take note."},
         )
+    for name in params.stylised_datasets:
+        put(paths, "stylise-clips", name, {"clips": 6, "stylised_clips": 2})
     for name in params.stylisations:
         fill_stylisation(paths, name, moving(1, 4)[0], moving(1, 5)[0])
 
@@ -201,6 +203,7 @@ def fill_faces(paths: Paths, name: str) -> None:
     holds = {"structure moves edges more than colour does": True, "cartoons are nearer": False}
     put(paths, "evaluate", name, {**sides, **moves, "holds": holds, "reconstruction_l1": 0.1, "mean_face_l1": 0.2})
     put(paths, "destylise", name, {"first_loss": 9.0, "last_loss": 2.5, "pictures": 48})
+    put(paths, "refine", name, {"distance_before": 3.5, "distance_after": 2.5, "steps": 30})
     put(paths, "register", name, {"name": name, "version": 1, "aliases": ["champion"]})
     for stage, file in (("evaluate", "style-0.png"), ("destylise", "strip.png")):
         folder = paths.pictures(stage, name)
@@ -212,6 +215,7 @@ def test_the_page_with_everything(params: Params, paths: Paths) -> None:
     fill(params, paths)
     made = report.run(params, paths)
     text, found = page_of(paths)
+    assert "3.500, 2.500" in text
     assert made.missing == ()
     assert made.bytes == len(text.encode())
     for wanted in ("0.1000", "0.1250", "0.800", "learned", "0.1700", "no-subject", "3 of 4", "1,280", "28.5", "0.4%"):
@@ -255,7 +259,7 @@ def test_the_page_with_nothing_says_what_has_not_run(params: Params, paths: Path
     text, found = page_of(paths)
     trained = [name for name in params.experiments if MODELS[params.experiment(name).preset].family == "dualstyle"]
     stages = 3 * len(params.datasets) + 3 * len(params.experiments) - 2 * len(trained)  # these are judged as a whole
-    stages += 3 * len(params.dualstyles) + len(params.systems)
+    stages += 4 * len(params.dualstyles) + len(params.systems) + len(params.stylised_datasets)
     assert len(made.missing) == stages + len(params.animations) + len(params.stylisations)
     for wanted in ("Nothing has been trained", "Nothing has been evaluated", "No animation", "No drawing", "No model"):
         assert wanted in text, wanted
