@@ -314,7 +314,7 @@ def stylise_animate(
 ) -> None:
     """Stylise the face in a photo, and move it with a video.
 
-    Examples: `inkmotion stylise-animate --photo me.jpg --driving smile.mp4 --style micah-3-000000 --out me.gif`,
+    Examples: `inkmotion stylise-animate --photo me.jpg --driving smile.mp4 --style micah-3 --out me.gif`,
     `inkmotion stylise-animate --photo us.jpg --face all --paste-back --driving smile.mp4 --out us.mp4`,
     `inkmotion stylise-animate --photo me.jpg --driving smile.mp4 --stylist models:/ink@champion --emoji --out me.gif`
     """
