@@ -52,7 +52,7 @@ def write_system(root: Path) -> None:
         parameter.data += 0.3 * torch.randn_like(parameter)
     shape = (SMALL.num_styles, SMALL.style_dim)
     table = code_table({name: Codes(torch.randn(shape), torch.randn(shape)) for name in STYLES})
-    write_codes(Paths(root).codes("cartoon"), table)
+    write_codes(Paths(root).refined("cartoon"), table)
     exported(Paths(root).trained("cartoon-target"), "dualstylegan", networks)
 
 
@@ -79,7 +79,7 @@ def paths(trained: Path, tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def engine(trained: Path) -> TorchFaces:
-    return from_checkpoint(Paths(trained).trained("cartoon-target"), Paths(trained).codes("cartoon"))[0]
+    return from_checkpoint(Paths(trained).trained("cartoon-target"), Paths(trained).refined("cartoon"))[0]
 
 
 def project(trained: Path, root: Path) -> Paths:
