@@ -186,7 +186,7 @@ def _manifest(folder: Path) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        fix = "Destylise (and refine) the style pictures first, or name the folder that holds their codes"
+        fix = "Destylise the style pictures first, or name the folder that holds their codes"
         raise CheckpointError(must(str(path), "be readable", error.strerror or str(error), fix)) from None
     except ValueError as error:
         raise CheckpointError(must(str(path), "be JSON", str(error), "Make the codes again")) from None

@@ -84,7 +84,7 @@ def engine(trained: Path) -> TorchFaces:
 
 def project(trained: Path, root: Path) -> Paths:
     toy_shards(root / "data" / "shards" / "clips", num_frames=9)
-    for name in ("trained", "codes"):
+    for name in ("trained", "refined"):
         (root / "data" / name).symlink_to(trained / "data" / name)
     return Paths(root)
 
