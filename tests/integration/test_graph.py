@@ -78,7 +78,8 @@ def shorten(path: Path) -> None:
     raw = yaml.safe_load(path.read_text())
     raw["datasets"] = {"cartoons": raw["datasets"]["cartoons"]}
     raw["experiments"] = {"fomm-cartoons": raw["experiments"]["fomm-cartoons"]}
-    raw["style_experiments"] = raw["stylisations"] = raw["dualstyles"] = raw["systems"] = {}
+    raw["style_experiments"] = raw["stylisations"] = {}
+    raw["dualstyles"] = raw["systems"] = raw["stylised_datasets"] = {}
     raw["animations"] = {"rabbit": {**raw["animations"]["rabbit"], "max_frames": 4}}
     for profile in raw["profiles"].values():
         profile["datasets"] = {"cartoons": profile["datasets"]["cartoons"]}
